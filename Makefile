@@ -1,0 +1,94 @@
+# One way to do a thing: the README, the CI and people call these targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+COMPRESSION_BIN := .venv-compression/bin
+ROOMS := api store routing evaluation compression serving operator cli
+# Tests and tools must never reach for a model hub.
+export HF_HUB_OFFLINE := 1
+export VLLM_NO_USAGE_STATS := 1
+PYTEST_ARGS ?=
+
+##@ Use it
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make .venv and .venv-compression (PYTHON=/path/to/python3.11 names the interpreter)
+	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && "$$python" tools/setup.py
+
+.PHONY: quickstart
+quickstart: setup ## Make SmolLM2 lean, prove it, serve both, and print what was won
+	$(BIN)/leanmodel up -f examples/quickstart/leanmodel.yaml --detach
+
+##@ Check it
+
+.PHONY: test
+test: setup ## Everything the CI runs: lint, types, imports, drift, and the tests of all rooms
+	@$(BIN)/python tools/run_checks.py lint imports typecheck test-unit test-compression test-serving
+
+.PHONY: lint
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check $(ROOMS) tests tools $(wildcard bench benchmarks)
+	$(BIN)/ruff format --check $(ROOMS) tests tools $(wildcard bench benchmarks)
+
+.PHONY: format
+format: setup ## Let ruff put format and simple findings right
+	$(BIN)/ruff check --fix $(ROOMS) tests tools $(wildcard bench benchmarks)
+	$(BIN)/ruff format $(ROOMS) tests tools $(wildcard bench benchmarks)
+
+.PHONY: typecheck
+typecheck: setup ## mypy, strict, on all our packages
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: setup ## import-linter: which room may import which
+	$(BIN)/lint-imports
+
+.PHONY: test-unit
+test-unit: setup ## Tests without an engine: every room, the house, drift (under .venv)
+	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/compression $(PYTEST_ARGS)
+
+.PHONY: test-compression
+test-compression: setup ## Tests of the compress Job, kills included (under .venv-compression)
+	$(COMPRESSION_BIN)/python -m pytest $(wildcard tests/unit/compression) tests/compression $(PYTEST_ARGS)
+
+.PHONY: test-serving
+test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
+	$(BIN)/python -m pytest tests/serving $(PYTEST_ARGS)
+
+.PHONY: test-e2e
+test-e2e: setup ## From a manifest to an answering endpoint, as a user would
+	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+
+##@ Generate it
+
+.PHONY: crd
+crd: setup ## Write crds/leanmodel.yaml from the pydantic models
+	@mkdir -p crds
+	$(BIN)/python -m leanmodel_api.crd > crds/leanmodel.yaml.new
+	mv crds/leanmodel.yaml.new crds/leanmodel.yaml
+
+.PHONY: lock
+lock: ## Write requirements/*.lock anew (UPGRADE=1 takes newer versions)
+	@python=$$(PYTHON='$(PYTHON)' sh tools/find_python.sh) && UPGRADE='$(UPGRADE)' "$$python" tools/setup.py --lock
+
+.PHONY: wheel
+wheel: setup ## Build the distribution into dist/
+	$(BIN)/python -m hatchling build -t wheel
+
+.PHONY: clean
+clean: ## Remove what the checks and the build left; environments and the cache stay
+	rm -rf dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(ROOMS) tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: distclean
+distclean: clean ## Remove the environments too
+	rm -rf .venv .venv-compression

@@ -1,0 +1,75 @@
+"""What the resource can say but this version does not do: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import Issue
+from .resource import LeanModel, Spec
+from .sources import SCHEMES, SUPPORTED_SCHEMES, Source
+from .steps import Distill, Prune, Quantize
+
+ADVICE = "not supported yet"
+
+
+def unsupported_issues(model: LeanModel) -> list[Issue]:
+    """Return an issue for each thing that is declared and not built yet."""
+    spec = model.spec
+    return [*_plain(spec), *_steps(spec), *_sources(spec)]
+
+
+def _plain(spec: Spec) -> Iterable[Issue]:
+    serving, routing = spec.serving, spec.routing
+    reserved: list[tuple[bool, str, object, str]] = [
+        (spec.task != "text-generation", "spec.task", spec.task, "write text-generation"),
+        (spec.large.external is not None, "spec.large.external", "an external provider", "give large.source"),
+        (spec.lean is not None and spec.lean.search is not None, "spec.lean.search", "a search", "give lean.steps or lean.source"),
+        (routing.strategy != "Cascade", "spec.routing.strategy", routing.strategy, "write Cascade"),
+        (routing.external_providers == "Allowed", "spec.routing.externalProviders", "Allowed", "write Forbidden"),
+        (routing.budget is not None, "spec.routing.budget", "a budget", "remove it"),
+        (spec.evaluation.metric == "Perplexity", "spec.evaluation.metric", "Perplexity", "use Perplexity as a gate; the promise needs a quality per answer"),
+        (serving.router.replicas != 1, "spec.serving.router.replicas", serving.router.replicas, "write 1"),
+        (serving.pool is not None, "spec.serving.pool", serving.pool, "remove it"),
+        (serving.overrides is not None, "spec.serving.overrides", "overrides", "remove it"),
+        (bool(spec.rollout.steps), "spec.rollout.steps", f"{len(spec.rollout.steps)} steps", "remove them: a proven revision takes all traffic at once"),
+        (spec.rollout.max_error_rate is not None, "spec.rollout.maxErrorRate", spec.rollout.max_error_rate, "remove it"),
+        (spec.rollout.on_failure != "Rollback", "spec.rollout.onFailure", spec.rollout.on_failure, "write Rollback"),
+        (spec.store is not None and not spec.store.uri.startswith("file:"), "spec.store.uri", spec.store and spec.store.uri, "write file:PATH"),
+        (spec.store is not None and spec.store.credentials_secret is not None, "spec.store.credentialsSecret", "a secret", "remove it"),
+    ]  # fmt: skip
+    for declared, field, found, remedy in reserved:
+        if declared:
+            yield Issue(field, f"found {found}: {ADVICE}", remedy)
+    for name in ("large", "lean"):
+        model = getattr(serving, name)
+        if (model.min_replicas, model.max_replicas) != (1, 1):
+            yield Issue(f"spec.serving.{name}.maxReplicas", f"found {model.min_replicas} to {model.max_replicas} replicas: {ADVICE}", "write 1 for both")
+        if model.resources.gpu:
+            yield Issue(f"spec.serving.{name}.resources.gpu", f"found {model.resources.gpu}: {ADVICE}", "write 0")
+
+
+def _steps(spec: Spec) -> Iterable[Issue]:
+    for index, step in enumerate((spec.lean and spec.lean.steps) or []):
+        field = f"spec.lean.steps[{index}]"
+        if isinstance(step, Prune) and step.method != "Depth":
+            yield Issue(f"{field}.method", f"found {step.method}: {ADVICE}", "write Depth")
+        if isinstance(step, Distill) and set(step.objectives) != {"Logits"}:
+            yield Issue(f"{field}.objectives", f"found {', '.join(step.objectives)}: {ADVICE}", "write [Logits]")
+        if isinstance(step, Quantize):
+            if step.scheme == "W8A16":
+                yield Issue(f"{field}.scheme", f"found {step.scheme}: {ADVICE}", "write W8A8 or W4A16")
+            if step.algorithm not in ("RTN", "GPTQ"):
+                yield Issue(f"{field}.algorithm", f"found {step.algorithm}: {ADVICE}", "write RTN or GPTQ")
+
+
+def _sources(spec: Spec) -> Iterable[Issue]:
+    lean = spec.lean.source if spec.lean else None
+    places: list[tuple[str, Source | None]] = [("spec.large.source", spec.large.source), ("spec.lean.source", lean)]
+    places += [(f"spec.dataSets[{i}].source", data.source) for i, data in enumerate(spec.data_sets)]
+    for field, source in places:
+        if source is None or source.scheme in SUPPORTED_SCHEMES:
+            continue
+        if source.scheme in SCHEMES:
+            yield Issue(f"{field}.uri", f"found {source.uri!r}: {source.scheme} is {ADVICE}", "write hf://, pypi: or file:")
+        else:
+            yield Issue(f"{field}.uri", f"found {source.uri!r}", f"write one of {', '.join(scheme + ':' for scheme in SUPPORTED_SCHEMES)}")

@@ -1,0 +1,68 @@
+"""From a LeanModel to the plans of its Jobs. Pure: equal specs make equal plans."""
+
+from __future__ import annotations
+
+from leanmodel_api.base import quantity
+from leanmodel_api.plan import CompressPlan, CompressResult, JobLimits, ProvePlan, RevisionRef
+from leanmodel_api.resource import LeanModel
+from leanmodel_api.rules import evaluation_data
+
+
+def limits(model: LeanModel, cores: int) -> JobLimits:
+    """Return what a compress Job may use; a thread per core that is declared and there."""
+    compress = model.spec.jobs.compress
+    return JobLimits(
+        memory_bytes=int(quantity(compress.memory)), threads=max(1, min(cores, int(quantity(compress.cpu))))
+    )
+
+
+def large_plan(model: LeanModel, cores: int, base_dir: str) -> CompressPlan:
+    """Return the plan that fetches (and adapts) the large model."""
+    spec = model.spec
+    return CompressPlan(
+        name=model.metadata.name, role="Large", source=spec.large.source, finetune=spec.large.finetune,
+        data_sets=spec.data_sets, max_model_length=spec.serving.large.max_model_length, seed=spec.seed,
+        limits=limits(model, cores), base_dir=base_dir,
+    )  # fmt: skip
+
+
+def lean_plan(model: LeanModel, large: CompressResult, cores: int, base_dir: str) -> CompressPlan | None:
+    """Return the plan that makes the lean model from the large one (or fetches it); None without one."""
+    lean = model.spec.lean
+    if lean is None:
+        return None
+    return CompressPlan(
+        name=model.metadata.name, role="Lean", source=lean.source, steps=lean.steps or [],
+        base=large.artifact if lean.steps else None, teacher=large.artifact if lean.steps else None,
+        data_sets=model.spec.data_sets, max_model_length=model.spec.serving.lean.max_model_length,
+        seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
+    )  # fmt: skip
+
+
+def revision(result: CompressResult) -> RevisionRef:
+    """Return the served revision that an artifact makes: its name carries the digest's first 8 digits."""
+    short = result.artifact.removeprefix("sha256:")[:8]
+    return RevisionRef(name=f"{result.role.lower()}-{short}", artifact=result.artifact, bytes=result.bytes)
+
+
+def prove_plan(
+    model: LeanModel, large: CompressResult, lean: CompressResult, engine: str, base_dir: str
+) -> ProvePlan:
+    """Return the plan that proves a lean revision against the large one.
+
+    Args:
+        engine: engine, version and precision, as the serving side names them: the certificate holds for it.
+
+    Raises:
+        ValueError: there is no data set to prove on (the manifest's rules refuse that before).
+    """
+    spec = model.spec
+    data = evaluation_data(spec)
+    if data is None:
+        raise ValueError("spec.evaluation.dataSet: there is no data set to prove on")
+    return ProvePlan(
+        name=model.metadata.name, large=revision(large), lean=revision(lean), data_set=data,
+        evaluation=spec.evaluation, routing=spec.routing, engine=engine, seed=spec.seed, base_dir=base_dir,
+        large_price=spec.pricing.large if spec.pricing else None,
+        lean_price=spec.pricing.lean if spec.pricing else None, steps=[*large.steps, *lean.steps],
+    )  # fmt: skip

@@ -1,0 +1,176 @@
+"""From what is observed to the status that a user reads. Pure: time comes in as an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from leanmodel_api.base import fmt
+from leanmodel_api.plan import CompressResult
+from leanmodel_api.report import Estimate, ProveReport
+from leanmodel_api.resource import LeanModel
+from leanmodel_api.status import (
+    Condition,
+    ConditionType,
+    CostSummary,
+    Interval,
+    Progress,
+    ReportSummary,
+    Revision,
+    Status,
+)
+
+from .jobs import revision
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is true of one LeanModel now.
+
+    Attributes:
+        large, lean: results of the compress Jobs, when they have ended well.
+        large_serves, lean_serves: whether a real generation through each revision has succeeded, now.
+        report: the proof, when it has ended.
+        failure: (step, message) of the Job or application that failed, in the words of its last error.
+        routed: whether the router confirmed that it runs with the proof's policy.
+        stopped: whether the user ended it.
+    """
+
+    large: CompressResult | None = None
+    lean: CompressResult | None = None
+    large_serves: bool = False
+    lean_serves: bool = False
+    report: ProveReport | None = None
+    failure: tuple[str, str] | None = None
+    routed: bool = False
+    stopped: bool = False
+    progress: Progress | None = None
+    cost: CostSummary | None = None
+    url: str | None = None
+    metrics_url: str | None = None
+    report_url: str | None = None
+
+
+State = Literal["True", "False", "Unknown"]
+
+
+def lean_admitted(report: ProveReport | None) -> bool:
+    """Return whether a proof lets the lean model take traffic."""
+    return report is not None and report.verdict in ("Routed", "LeanTakesAll")
+
+
+def phase(model: LeanModel, seen: Observed) -> str:
+    """Return where the loop stands, in a word."""
+    if seen.stopped:
+        return "Stopped"
+    if seen.failure and not seen.large_serves:
+        return "Failed"
+    if seen.failure:
+        return "ServingLarge"
+    if seen.large is None:
+        return "PreparingLarge"
+    if not seen.large_serves:
+        return "StartingLarge"
+    if model.spec.lean is None:
+        return "Ready"
+    if seen.lean is None:
+        return "Compressing"
+    if seen.report is None:
+        return "Proving" if seen.lean_serves else "StartingLean"
+    if not lean_admitted(seen.report):
+        return "ServingLarge"
+    return "Ready" if seen.routed else "Routing"
+
+
+def compute(model: LeanModel, seen: Observed, now: str, previous: Status | None = None) -> Status:
+    """Return the status.
+
+    Args:
+        now: the time (RFC 3339), used for conditions that changed.
+        previous: the status before, whose transition times are kept where nothing changed.
+    """
+    generation = model.metadata.generation
+    before = {c.type: c for c in previous.conditions} if previous else {}
+    conditions = []
+    for kind, state, reason, message in _statements(model, seen):
+        old = before.get(kind)
+        since = old.last_transition_time if old and old.status == state else now
+        conditions.append(
+            Condition(type=kind, status=state, reason=reason, message=message, observed_generation=generation,
+                      last_transition_time=since)  # fmt: skip
+        )
+    admitted = lean_admitted(seen.report)
+    return Status(
+        observed_generation=generation, conditions=conditions, phase=phase(model, seen), progress=seen.progress,
+        large_revision=_revision(seen.large), stable_revision=_revision(seen.lean) if admitted else None,
+        candidate_revision=None if admitted else _revision(seen.lean),
+        report=summary(seen.report, seen.report_url) if seen.report else None,
+        cost=seen.cost, url=seen.url, metrics_url=seen.metrics_url,
+    )  # fmt: skip
+
+
+def _revision(result: CompressResult | None) -> Revision | None:
+    if result is None:
+        return None
+    ref = revision(result)
+    return Revision(name=ref.name, artifact=ref.artifact, bytes=ref.bytes)
+
+
+def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, State, str, str]]:
+    """Return the conditions that apply, each with what to do."""
+    failed_step, failure = seen.failure or ("", "")
+    rows: list[tuple[ConditionType, State, str, str]] = [("Accepted", "True", "Valid", "the manifest is valid")]
+    wants_lean = model.spec.lean is not None
+    if wants_lean:
+        if seen.lean is not None:
+            rows.append(("Compressed", "True", "Finished", f"the lean model is {revision(seen.lean).name}, {seen.lean.bytes} bytes"))
+        elif failed_step.startswith("compress"):
+            rows.append(("Compressed", "False", "Failed", failure))
+        else:
+            rows.append(("Compressed", "False", "Working", "the lean model is being made"))
+        rows.append(_proven(seen, failed_step, failure))
+    rows.append(
+        ("Serving", "True", "Answering", "requests are answered" + ("" if seen.routed else " by the large model"))
+        if seen.large_serves
+        else ("Serving", "False", "Starting" if not seen.failure else "Failed", failure or "no model answers yet")
+    )
+    done = phase(model, seen)
+    settled = done in ("Ready", "ServingLarge", "Failed", "Stopped")
+    rows.append(("Progressing", "False" if settled else "True", done, "nothing is under way" if settled else "see status.progress"))
+    gate = seen.report is not None and not lean_admitted(seen.report)
+    reason = seen.report.reason if seen.report is not None and gate else failure
+    rows.append(("Degraded", "True", "GateFailed" if gate else "Failed", reason) if gate or seen.failure else ("Degraded", "False", "AsDeclared", ""))
+    rows.append(("Ready", "True", "Ready", "this generation is fully out") if done == "Ready" else ("Ready", "False", done, reason or "this generation is not fully out yet"))
+    return rows
+
+
+def _proven(seen: Observed, failed_step: str, failure: str) -> tuple[ConditionType, State, str, str]:
+    if seen.report is None:
+        if failed_step.startswith("prove"):
+            return "Proven", "False", "Failed", failure
+        return "Proven", "Unknown", "NotYet", "the proof has not ended"
+    return "Proven", "True" if lean_admitted(seen.report) else "False", seen.report.verdict, seen.report.reason
+
+
+def summary(report: ProveReport, url: str | None) -> ReportSummary:
+    """Return the part of a proof that goes into the status."""
+    by_name = {(m.name, m.part): m for m in report.models}
+    metric = report.metric
+
+    def figure(name: str) -> str | None:
+        model = by_name.get((name, "report"))
+        return fmt(model.figures[metric].value) if model and metric in model.figures else None
+
+    return ReportSummary(
+        size_ratio=fmt(report.size_ratio.value), size_ratio_interval=_interval(report.size_ratio),
+        throughput_ratio=fmt(report.throughput_ratio.value, 2), throughput_ratio_interval=_interval(report.throughput_ratio, 2),
+        quality_retained=fmt(report.quality_retained.value), quality_retained_interval=_interval(report.quality_retained),
+        lean_quality=figure("lean"), large_quality=figure("large"), metric=metric,
+        large_share=fmt(report.evaluation.large_share),
+        saving=fmt(report.saving.value) if report.saving else None,
+        certified=report.evaluation.certificate.certified, verdict=report.verdict, url=url,
+    )  # fmt: skip
+
+
+def _interval(estimate: Estimate, digits: int = 4) -> Interval:
+    return Interval(low=fmt(estimate.low, digits), high=fmt(estimate.high, digits))

@@ -1,0 +1,26 @@
+"""crds/leanmodel.yaml is what the pydantic models say now, and small enough for `kubectl apply`."""
+
+import yaml
+from house import ROOT
+
+from leanmodel_api import crd
+
+PATH = ROOT / "crds" / "leanmodel.yaml"
+
+
+def test_the_file_is_what_the_models_say():
+    assert PATH.read_text() == crd.render(), "run `make crd`"
+
+
+def test_it_is_one_definition_of_ours():
+    definition = yaml.safe_load(PATH.read_text())
+    assert definition["kind"] == "CustomResourceDefinition"
+    assert definition["spec"]["names"]["kind"] == "LeanModel"
+    assert (
+        definition["metadata"]["name"]
+        == f"{definition['spec']['names']['plural']}.{definition['spec']['group']}"
+    )
+
+
+def test_it_is_under_60_kilobytes():
+    assert PATH.stat().st_size < 60_000

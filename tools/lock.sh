@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Writes requirements/*.lock anew. Versions already locked stay, unless UPGRADE=1 is given or the inputs
+# ask for others. Usage: tools/lock.sh PATH_OF_UV
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=$1
+
+compile() { # compile OUTPUT INPUT... : one lock file, with hashes and without any URL
+  local output=$1
+  shift
+  "$uv" pip compile "$@" --override requirements/overrides.txt --python-version 3.11 \
+    --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-annotate \
+    --custom-compile-command "make lock" ${UPGRADE:+--upgrade} --quiet --output-file "$output"
+}
+
+compile requirements/installer.lock requirements/installer.in
+compile requirements/serving.lock pyproject.toml --extra serving --extra evaluation requirements/serving.in
+compile requirements/compression.lock pyproject.toml --extra compression requirements/compression.in
