@@ -66,7 +66,9 @@ def desired(model: LeanModel, seen: Observed, *, cores: int, base_dir: str, engi
     if keep_lean and seen.lean is not None:
         served.append(_served(model, seen.lean))
     admitted = lean_admitted(seen.report) and keep_lean
-    settled = seen.failure is not None or (job is None and (rejected or seen.routed or (seen.large_serves and model.spec.lean is None)))
+    settled = seen.failure is not None or (
+        job is None and (rejected or seen.routed or (seen.large_serves and model.spec.lean is None))
+    )
     return Desired(
         job=job, served=tuple(served), settled=settled,
         policy=seen.report.policy if admitted and seen.report is not None else None,

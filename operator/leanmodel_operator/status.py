@@ -96,8 +96,14 @@ def compute(model: LeanModel, seen: Observed, now: str, previous: Status | None 
         old = before.get(kind)
         since = old.last_transition_time if old and old.status == state else now
         conditions.append(
-            Condition(type=kind, status=state, reason=reason, message=message, observed_generation=generation,
-                      last_transition_time=since)  # fmt: skip
+            Condition(
+                type=kind,
+                status=state,
+                reason=reason,
+                message=message,
+                observed_generation=generation,
+                last_transition_time=since,
+            )  # fmt: skip
         )
     admitted = lean_admitted(seen.report)
     return Status(
@@ -119,28 +125,62 @@ def _revision(result: CompressResult | None) -> Revision | None:
 def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, State, str, str]]:
     """Return the conditions that apply, each with what to do."""
     failed_step, failure = seen.failure or ("", "")
-    rows: list[tuple[ConditionType, State, str, str]] = [("Accepted", "True", "Valid", "the manifest is valid")]
+    rows: list[tuple[ConditionType, State, str, str]] = [
+        ("Accepted", "True", "Valid", "the manifest is valid")
+    ]
     wants_lean = model.spec.lean is not None
     if wants_lean:
         if seen.lean is not None:
-            rows.append(("Compressed", "True", "Finished", f"the lean model is {revision(seen.lean).name}, {seen.lean.bytes} bytes"))
+            rows.append(
+                (
+                    "Compressed",
+                    "True",
+                    "Finished",
+                    f"the lean model is {revision(seen.lean).name}, {seen.lean.bytes} bytes",
+                )
+            )
         elif failed_step.startswith("compress"):
             rows.append(("Compressed", "False", "Failed", failure))
         else:
             rows.append(("Compressed", "False", "Working", "the lean model is being made"))
         rows.append(_proven(seen, failed_step, failure))
     rows.append(
-        ("Serving", "True", "Answering", "requests are answered" + ("" if seen.routed else " by the large model"))
+        (
+            "Serving",
+            "True",
+            "Answering",
+            "requests are answered" + ("" if seen.routed else " by the large model"),
+        )
         if seen.large_serves
-        else ("Serving", "False", "Starting" if not seen.failure else "Failed", failure or "no model answers yet")
+        else (
+            "Serving",
+            "False",
+            "Starting" if not seen.failure else "Failed",
+            failure or "no model answers yet",
+        )
     )
     done = phase(model, seen)
     settled = done in ("Ready", "ServingLarge", "Failed", "Stopped")
-    rows.append(("Progressing", "False" if settled else "True", done, "nothing is under way" if settled else "see status.progress"))
+    rows.append(
+        (
+            "Progressing",
+            "False" if settled else "True",
+            done,
+            "nothing is under way" if settled else "see status.progress",
+        )
+    )
     gate = seen.report is not None and not lean_admitted(seen.report)
     reason = seen.report.reason if seen.report is not None and gate else failure
-    rows.append(("Degraded", "True", "GateFailed" if gate else "Failed", reason) if gate or seen.failure else ("Degraded", "False", "AsDeclared", ""))
-    rows.append(("Ready", "True", "Ready", "this generation is fully out") if done == "Ready" else ("Ready", "False", done, reason or "this generation is not fully out yet"))
+    rows.append(
+        ("Degraded", "True", "GateFailed" if gate else "Failed", reason)
+        if gate or seen.failure
+        else ("Degraded", "False", "AsDeclared", "")
+    )
+    rows.append(
+        ("Ready", "True", "Ready", "this generation is fully out")
+        if done == "Ready"
+        else ("Ready", "False", done, reason or "this generation is not fully out yet")
+    )
     return rows
 
 
@@ -149,7 +189,12 @@ def _proven(seen: Observed, failed_step: str, failure: str) -> tuple[ConditionTy
         if failed_step.startswith("prove"):
             return "Proven", "False", "Failed", failure
         return "Proven", "Unknown", "NotYet", "the proof has not ended"
-    return "Proven", "True" if lean_admitted(seen.report) else "False", seen.report.verdict, seen.report.reason
+    return (
+        "Proven",
+        "True" if lean_admitted(seen.report) else "False",
+        seen.report.verdict,
+        seen.report.reason,
+    )
 
 
 def summary(report: ProveReport, url: str | None) -> ReportSummary:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from leanmodel_api.errors import ManifestError
 from leanmodel_api.manifest import load
 from leanmodel_api.resource import LeanModel
@@ -119,7 +120,9 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "field", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("changes", "field", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
 def test_bad_manifest_names_field_and_remedy(changes: list[tuple[str, Any]], field: str, words: str) -> None:
     with pytest.raises(ManifestError) as caught:
         load(changed(*changes))

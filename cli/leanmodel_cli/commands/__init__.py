@@ -1,0 +1,1 @@
+"""One file per command: HELP, arguments(parser) and run(arguments) -> exit code."""

@@ -1,0 +1,55 @@
+"""A first request to try, from the manifest's own data: the first row, as a client would send it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+from leanmodel_api.resource import LeanModel
+from leanmodel_api.rules import evaluation_data
+
+_LONG = 200
+
+
+def rows_and_trial(model: LeanModel, base_dir: str) -> tuple[int, str]:
+    """Return about how many rows the data set has, and the messages of a request to try, as JSON.
+
+    A file that cannot be read counts as 5,000 rows: the Job that reads it says what is wrong.
+    """
+    data = evaluation_data(model.spec)
+    messages: list[dict[str, str]] = []
+    rows, values = 5000, {}
+    if data is not None and data.source.scheme == "file":
+        path = Path(base_dir, data.source.uri.removeprefix("file://").removeprefix("file:"))
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                head = list(itertools.islice(file, 3))
+                rows = len(head) + sum(1 for _ in file)
+            values = _first_row(data.format, head)
+        except OSError:
+            rows = 5000
+    if data is not None and data.prompt.system:
+        messages.append({"role": "system", "content": data.prompt.system})
+    template = (data.prompt.user or data.prompt.text or "Hello") if data is not None else "Hello"
+    text = re.sub(r"{([A-Za-z_][A-Za-z0-9_]*)}", lambda match: values.get(match[1], "Hello"), template)
+    messages.append({"role": "user", "content": re.sub(r"['\"\\\n]", " ", text)[:_LONG].strip()})
+    return rows, json.dumps(messages)
+
+
+def _first_row(form: str, head: list[str]) -> dict[str, str]:
+    if len(head) < 2:
+        return {}
+    if form == "JSONL":
+        try:
+            return {key: str(value) for key, value in json.loads(head[0]).items()}
+        except (ValueError, AttributeError):
+            return {}
+    separator = "\t" if form == "TSV" else ","
+    names = head[0].rstrip("\n").split(separator)
+    return (
+        dict(zip(names, head[1].rstrip("\n").split(separator), strict=False))
+        if form in ("TSV", "CSV")
+        else {"text": head[0]}
+    )

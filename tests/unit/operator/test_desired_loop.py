@@ -1,0 +1,197 @@
+"""What should be: tables of the loop's states, and what must hold whatever is observed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leanmodel_api.manifest import load
+from leanmodel_api.plan import CompressPlan, CompressResult, ProvePlan, RevisionRef
+from leanmodel_api.policy import Baseline, Baselines, Certificate, PartSizes, Policy, PolicyEvaluation
+from leanmodel_api.report import Estimate, ProveReport, Speed, Verdict
+from leanmodel_api.resource import LeanModel
+from leanmodel_operator.desired import Desired, desired
+from leanmodel_operator.jobs import revision
+from leanmodel_operator.router import router_settings
+from leanmodel_operator.status import Observed, compute, phase
+
+MODEL = load(yaml.safe_load((Path(__file__).parents[3] / "examples/quickstart/leanmodel.yaml").read_text()))
+NO_LEAN = load(
+    {
+        "apiVersion": "leanmodel.io/v1alpha1", "kind": "LeanModel", "metadata": {"name": "plain"},
+        "spec": {"large": {"source": {"uri": "file:weights"}}},
+    }
+)  # fmt: skip
+NOW = "2026-01-01T00:00:00Z"
+
+
+def result(role: str, digit: str) -> CompressResult:
+    return CompressResult.model_validate(
+        {
+            "name": "spam-filter",
+            "role": role,
+            "plan": "p",
+            "artifact": "sha256:" + digit * 64,
+            "bytes": 100 if role == "Large" else 30,
+        }
+    )
+
+
+LARGE, LEAN = result("Large", "a"), result("Lean", "b")
+
+
+def report(verdict: Verdict) -> ProveReport:
+    def about(value: float) -> Estimate:
+        return Estimate(value=value, low=value - 0.1, high=value + 0.1, n=10)
+
+    routed = verdict in ("Routed", "LeanTakesAll")
+    certificate = Certificate(
+        retain=0.98, confidence=0.9, n=10, p_value=0.01 if routed else 0.9, certified=routed,
+        outcome="lean-at-least-as-good" if routed else "promise-not-shown", message="m",
+        parts=PartSizes(fit=1, certify=10, report=1),
+    )  # fmt: skip
+    policy = Policy(
+        kind="all-lean" if routed else "all-large",
+        threshold=0.0 if routed else 1.0,
+        certificate=certificate,
+        expected_large_share=0.1,
+    ).sealed()
+    base = Baseline(large_share=1.0, quality=0.9)
+    refs = [RevisionRef(name=revision(r).name, artifact=r.artifact, bytes=r.bytes) for r in (LARGE, LEAN)]
+    speed = Speed(requests_per_second=about(2.0), tokens_per_second=40.0, p50_ms=1.0, p99_ms=2.0)
+    return ProveReport(
+        name="spam-filter", created=NOW, large=refs[0], lean=refs[1], metric="BalancedAccuracy", parts={}, verdict=verdict,
+        reason="why", gates=[], models=[], size_ratio=about(0.3), throughput_ratio=about(3.0), quality_retained=about(0.99),
+        lean_quality_retained=about(0.9), speed={"large": speed, "lean": speed}, policy=policy,
+        evaluation=PolicyEvaluation(
+            large_share=0.1, quality=0.9, certificate=certificate, n=10, kind="all-lean", promise_held=True, cost_basis="large-share",
+            baselines=Baselines(always_lean=base, always_large=base, random=base, oracle=base),
+        ),
+    )  # fmt: skip
+
+
+def wanted(seen: Observed, model: LeanModel = MODEL) -> Desired:
+    return desired(model, seen, cores=2, base_dir=".", engine="vllm")
+
+
+UP = Observed(large=LARGE, large_serves=True)
+MADE = Observed(large=LARGE, large_serves=True, lean=LEAN)
+PROVING = Observed(large=LARGE, large_serves=True, lean=LEAN, lean_serves=True)
+PASSED = Observed(large=LARGE, large_serves=True, lean=LEAN, lean_serves=True, report=report("Routed"))
+REFUSED = Observed(large=LARGE, large_serves=True, lean=LEAN, lean_serves=True, report=report("GateFailed"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "job", "served", "routed", "settled", "word"),
+    [
+        (Observed(), "Large", [], False, False, "PreparingLarge"),
+        (Observed(large=LARGE), None, ["Large"], False, False, "StartingLarge"),
+        (UP, "Lean", ["Large"], False, False, "Compressing"),
+        (MADE, None, ["Large", "Lean"], False, False, "StartingLean"),
+        (PROVING, "prove", ["Large", "Lean"], False, False, "Proving"),
+        (PASSED, None, ["Large", "Lean"], True, False, "Routing"),
+        (REFUSED, None, ["Large"], False, True, "ServingLarge"),
+        (Observed(failure=("compress-large", "no")), None, [], False, True, "Failed"),
+        (
+            Observed(large=LARGE, large_serves=True, failure=("compress-lean", "no")),
+            None,
+            ["Large"],
+            False,
+            True,
+            "ServingLarge",
+        ),
+        (
+            Observed(large=LARGE, large_serves=True, lean=LEAN, failure=("serve-lean", "no")),
+            None,
+            ["Large"],
+            False,
+            True,
+            "ServingLarge",
+        ),
+    ],
+    ids=[
+        "nothing",
+        "large made",
+        "large up",
+        "lean made",
+        "lean up",
+        "passed",
+        "gate failed",
+        "large failed",
+        "lean failed",
+        "lean crashed",
+    ],
+)
+def test_each_state_has_one_next_thing(
+    seen: Observed, job: str | None, served: list[str], routed: bool, settled: bool, word: str
+) -> None:
+    found = wanted(seen)
+    kind = None if found.job is None else found.job.role if isinstance(found.job, CompressPlan) else "prove"
+    assert (kind, [s.role for s in found.served], found.policy is not None, found.settled) == (
+        job,
+        served,
+        routed,
+        settled,
+    )
+    assert phase(MODEL, seen) == word
+
+
+def test_without_a_lean_model_the_large_one_is_all_there_is() -> None:
+    found = wanted(UP, NO_LEAN)
+    assert found.job is None and found.settled and [s.role for s in found.served] == ["Large"]
+    assert phase(NO_LEAN, UP) == "Ready"
+
+
+def test_suspend_starts_no_job_and_takes_nothing_down() -> None:
+    spec = MODEL.spec.model_copy(update={"suspend": True})
+    found = wanted(UP, MODEL.model_copy(update={"spec": spec}))
+    assert found.job is None and [s.role for s in found.served] == ["Large"]
+
+
+def test_the_prove_plan_names_both_revisions_and_the_price() -> None:
+    plan = wanted(PROVING).job
+    assert isinstance(plan, ProvePlan)
+    assert (plan.large.name, plan.lean.name) == ("large-aaaaaaaa", "lean-bbbbbbbb")
+    assert plan.lean_price is not None and plan.lean_price.usd_per_hour == "0.10"
+
+
+observations = st.builds(
+    Observed,
+    large=st.sampled_from([None, LARGE]), lean=st.sampled_from([None, LEAN]), large_serves=st.booleans(), lean_serves=st.booleans(),
+    report=st.sampled_from([None, report("Routed"), report("LeanTakesAll"), report("LargeOnly"), report("GateFailed")]),
+    failure=st.sampled_from([None, ("compress-lean", "no"), ("prove", "no"), ("serve-lean", "no"), ("serve-large", "no")]),
+    routed=st.booleans(),
+)  # fmt: skip
+
+
+@given(observations)
+def test_whatever_is_seen_the_large_model_stays_and_traffic_needs_a_proof(seen: Observed) -> None:
+    found = wanted(seen)
+    roles = [served.role for served in found.served]
+    assert ("Large" in roles) == (seen.large is not None)
+    if found.policy is not None:
+        assert (
+            "Lean" in roles and seen.report is not None and seen.report.verdict in ("Routed", "LeanTakesAll")
+        )
+    if seen.failure is not None:
+        assert found.job is None
+    settings = router_settings(MODEL, found, seen.report, lambda name: f"http://127.0.0.1:1/{name}", 1)
+    assert (settings is None) == (seen.large is None)
+    if settings is not None and settings.strategy != "AllLarge":
+        assert settings.lean is not None and settings.policy == found.policy
+
+
+@given(observations)
+def test_status_is_idempotent_and_ready_never_lies(seen: Observed) -> None:
+    status = compute(MODEL, seen, NOW)
+    assert compute(MODEL, seen, "2026-01-02T00:00:00Z", status) == status
+    conditions = {condition.type: condition for condition in status.conditions}
+    if conditions["Ready"].status == "True":
+        assert seen.large_serves and seen.routed and seen.failure is None and seen.report is not None
+    assert (conditions["Serving"].status == "True") == seen.large_serves
+    if seen.failure is not None and seen.report is None:
+        assert conditions["Degraded"].message == seen.failure[1]
