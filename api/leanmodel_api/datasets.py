@@ -61,9 +61,13 @@ class DataSet(Part):
         None, max_length=256, description="The choice whose F1 is reported. Default: the rarest."
     )
     drop_duplicates: bool = Field(
-        True, description="Remove rows with the same prompt (white space folded) before splitting. Default true."
+        True,
+        description="Remove rows with the same prompt (white space folded) before splitting. Default true.",
     )
     max_rows: int | None = Field(
-        None, ge=1, le=10_000_000, description="Use at most so many rows, drawn by the split's seed. Default: all."
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Use at most so many rows, drawn by the split's seed. Default: all.",
     )
     split: Split = Field(default_factory=Split, description="Shares of the parts.")

@@ -27,7 +27,13 @@ def load(document: object) -> LeanModel:
         ManifestError: with one issue per fault, each naming field, finding and remedy.
     """
     if not isinstance(document, dict):
-        raise ManifestError(Issue("(document)", f"found {_kind(document)}", "write one LeanModel object with apiVersion, kind, metadata and spec"))
+        raise ManifestError(
+            Issue(
+                "(document)",
+                f"found {_kind(document)}",
+                "write one LeanModel object with apiVersion, kind, metadata and spec",
+            )
+        )
     try:
         model = LeanModel.model_validate(document)
     except ValidationError as error:
@@ -64,13 +70,25 @@ def _issue(detail: ErrorDetails) -> Issue:
         found = f"found type {context['tag']!r}" if "tag" in context else "has no type"
         return Issue(f"{path}.type", found, f"write one of {wanted} (others are not supported yet)")
     if kind == "string_pattern_mismatch":
-        return Issue(path, f"found {value!r}", f"write a string such as {_example(str(context.get('pattern', '')))}")
+        return Issue(
+            path, f"found {value!r}", f"write a string such as {_example(str(context.get('pattern', '')))}"
+        )
     if kind == "string_type":
-        return Issue(path, f"found {_kind(value)} {value!r}", f"write it as a string: \"{value}\"" if isinstance(value, int | float) else "write a string")
+        return Issue(
+            path,
+            f"found {_kind(value)} {value!r}",
+            f'write it as a string: "{value}"' if isinstance(value, int | float) else "write a string",
+        )
     if kind in ("int_type", "int_parsing", "int_from_float", "bool_parsing", "bool_type"):
-        return Issue(path, f"found {_kind(value)} {value!r}", "write true or false" if "bool" in kind else "write a whole number")
+        return Issue(
+            path,
+            f"found {_kind(value)} {value!r}",
+            "write true or false" if "bool" in kind else "write a whole number",
+        )
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Issue(path, f"found {_kind(value)}", "write an object with the fields that docs/resource.md lists")
+        return Issue(
+            path, f"found {_kind(value)}", "write an object with the fields that docs/resource.md lists"
+        )
     if kind == "list_type":
         return Issue(path, f"found {_kind(value)}", "write a list")
     return Issue(path, f"found {value!r}"[:200], detail["msg"])
@@ -85,7 +103,15 @@ def _example(pattern: str) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", bool: "a boolean", type(None): "nothing"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        int: "a number",
+        float: "a number",
+        bool: "a boolean",
+        type(None): "nothing",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -105,7 +131,13 @@ def field_names(location: Sequence[int | str]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        inner = [m for model in models for name, f in model.model_fields.items() if part in (f.alias, name) for m in _models_in(f.annotation)]
+        inner = [
+            m
+            for model in models
+            for name, f in model.model_fields.items()
+            if part in (f.alias, name)
+            for m in _models_in(f.annotation)
+        ]
         models = inner or [m for m in models if m.__name__ == part] or models
     return [info.alias or name for model in models for name, info in model.model_fields.items()]
 

@@ -14,7 +14,9 @@ from .steps import Finetune, Step
 class External(Part):
     """A large model of somebody else's, behind an OpenAI-compatible API. Reserved: not supported yet."""
 
-    base_url: str = Field(min_length=8, max_length=1024, description="Base address, such as https://api.example.com/v1.")
+    base_url: str = Field(
+        min_length=8, max_length=1024, description="Base address, such as https://api.example.com/v1."
+    )
     model: str = Field(min_length=1, max_length=256, description="Model name at the provider.")
     api_key_secret: Name | None = Field(None, description="Secret that holds the key under apiKey.")
 
@@ -23,15 +25,21 @@ class Large(Part):
     """Teacher and fallback: own weights (source), or an external provider."""
 
     source: Source | None = Field(None, description="Own weights. Either this or external.")
-    external: External | None = Field(None, description="An OpenAI-compatible provider. Either this or source.")
-    finetune: Finetune | None = Field(None, description="Adapt the model to a data set before anything else. Default: served as it is.")
+    external: External | None = Field(
+        None, description="An OpenAI-compatible provider. Either this or source."
+    )
+    finetune: Finetune | None = Field(
+        None, description="Adapt the model to a data set before anything else. Default: served as it is."
+    )
 
 
 class SearchBudget(Part):
     """What the lean model may cost at most. Reserved: not supported yet."""
 
     bytes: Quantity | None = Field(None, description="Weights as stored, such as 90Mi.")
-    usd_per_thousand_requests: DecimalString | None = Field(None, description="US dollars per 1,000 requests.")
+    usd_per_thousand_requests: DecimalString | None = Field(
+        None, description="US dollars per 1,000 requests."
+    )
 
 
 class Search(Part):
@@ -44,6 +52,11 @@ class Search(Part):
 class Lean(Part):
     """The cheap model: brought along (source), made from the large one (steps), or found (search)."""
 
-    source: Source | None = Field(None, description="A small model of your own. One of source, steps, search.")
-    steps: Annotated[list[Step], Field(min_length=1, max_length=20)] | None = Field(None, description="Steps that make it from the large model, in this order. One of source, steps, search.")
+    source: Source | None = Field(
+        None, description="A small model of your own. One of source, steps, search."
+    )
+    steps: Annotated[list[Step], Field(min_length=1, max_length=20)] | None = Field(
+        None,
+        description="Steps that make it from the large model, in this order. One of source, steps, search.",
+    )
     search: Search | None = Field(None, description="Let it be found. One of source, steps, search.")

@@ -26,4 +26,8 @@ class Example(Part):
 
     def plain(self) -> str:
         """Return the prompt as plain text: the user's message, or the raw prompt."""
-        return self.text if self.text is not None else (self.messages or [Message(role="user", content="")])[-1].content
+        return (
+            self.text
+            if self.text is not None
+            else (self.messages or [Message(role="user", content="")])[-1].content
+        )

@@ -27,7 +27,9 @@ class CompressPlan(Part):
 
     name: str = Field(description="The LeanModel's name.")
     role: Literal["Large", "Lean"] = Field(description="Which model is made.")
-    source: Source | None = Field(None, description="Where the model comes from; none for a lean model made by steps.")
+    source: Source | None = Field(
+        None, description="Where the model comes from; none for a lean model made by steps."
+    )
     base: Digest | None = Field(None, description="Artifact that the steps start from (the large model's).")
     teacher: Digest | None = Field(None, description="Artifact that teaches; the large model's.")
     finetune: Finetune | None = Field(None, description="Adaptation of the large model.")
@@ -63,8 +65,12 @@ class ProvePlan(Part):
     large_price: Price | None = Field(None, description="Price of the large model.")
     lean_price: Price | None = Field(None, description="Price of the lean model.")
     engine: str = Field(description="Engine, version and precision: part of what the certificate holds for.")
-    large_report: str | None = Field(None, description="Digest or path of the compress result of the large model.")
-    steps: list[StepFigure] = Field(default_factory=list, description="What each compression step made, for the report.")
+    large_report: str | None = Field(
+        None, description="Digest or path of the compress result of the large model."
+    )
+    steps: list[StepFigure] = Field(
+        default_factory=list, description="What each compression step made, for the report."
+    )
     seed: int = Field(0, description="Seed of calibration and bootstrap.")
     base_dir: str = Field(".", description="Folder that file: sources are relative to.")
 
@@ -77,7 +83,9 @@ class StepFigure(Part):
     """What one compression step did."""
 
     type: str = Field(description="Step, such as Fetch, Finetune, Prune, Distill, Quantize.")
-    detail: str = Field("", description="Its settings in short, such as 'keepLayers 4 (0,1,2,29)' or 'W8A8 RTN'.")
+    detail: str = Field(
+        "", description="Its settings in short, such as 'keepLayers 4 (0,1,2,29)' or 'W8A8 RTN'."
+    )
     key: str = Field("", description="Hash of the step's inputs: its place in the store.")
     artifact: str = Field("", description="Digest of what came out.")
     bytes: int = Field(0, description="Weights as stored for serving (bf16 where not quantised).")
@@ -88,7 +96,9 @@ class StepFigure(Part):
     estimated_memory_bytes: int = Field(0, description="What was estimated before.")
     cached: bool = Field(False, description="Whether it was found in the store.")
     resumed_at: int | None = Field(None, description="Optimiser step or layer from which it resumed.")
-    figures: dict[str, float] = Field(default_factory=dict, description="Cheap checks: loss, perplexity on validation, choice accuracy…")
+    figures: dict[str, float] = Field(
+        default_factory=dict, description="Cheap checks: loss, perplexity on validation, choice accuracy…"
+    )
 
 
 class CompressResult(Part):

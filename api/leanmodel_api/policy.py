@@ -1,17 +1,18 @@
 """The contract of routing: calibration records, policies, certificates and evaluations.
 
-Calibration (in the prove Job or offline) reads `Record`s and writes a `Policy`; the router reads the policy and
-decides with it; an evaluation of a policy on other records is a `PolicyEvaluation`. Keys are snake_case because
-these are data files that people write and read with their own tools, not Kubernetes resources.
+Calibration (in the prove Job or offline) reads `Record`s and writes a `Policy`; the router reads the policy
+and decides with it; an evaluation of a policy on other records is a `PolicyEvaluation`. Keys are snake_case
+because these are data files that people write and read with their own tools, not Kubernetes resources.
 
-Units: qualities and shares are fractions in [0, 1], costs are US dollars per request, latencies are seconds,
-log-probabilities are natural logarithms (at most 0).
+Units: qualities and shares are fractions in [0, 1], costs are US dollars per request, latencies are
+seconds, log-probabilities are natural logarithms (at most 0).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -52,8 +53,8 @@ class _Contract(BaseModel):
 class Record(BaseModel):
     """One request that both models answered: one JSON line of a calibration file.
 
-    Unknown keys are kept in `model_extra` and otherwise ignored; the reader names them in a note, because files of
-    other tools carry identifiers and times, and a misspelt key must still be visible.
+    Unknown keys are kept in `model_extra` and otherwise ignored; the reader names them in a note, because
+    files of other tools carry identifiers and times, and a misspelt key must still be visible.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
@@ -106,7 +107,8 @@ class Record(BaseModel):
         top, tokens = self.lean_top_logprobs, self.lean_logprobs
         if top is not None and tokens is not None and len(top) != len(tokens):
             raise ValueError(
-                f"lean_top_logprobs: found {len(top)} positions, expected {len(tokens)}, one for each of lean_logprobs"
+                f"lean_top_logprobs: found {len(top)} positions, expected {len(tokens)}, "
+                "one for each of lean_logprobs"
             )
         return self
 
@@ -210,8 +212,8 @@ class PartSizes(_Contract):
 class Certificate(_Contract):
     """The promise and the evidence: mean quality routed ≥ retain · mean quality of the large model.
 
-    It speaks of means on one distribution of requests (the scope's), wrong with chance at most 1 - confidence; it
-    says nothing of single answers.
+    It speaks of means on one distribution of requests (the scope's), wrong with chance at most 1 -
+    confidence; it says nothing of single answers.
     """
 
     retain: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -270,8 +272,8 @@ class LinearHead(_Contract):
 class Predictor(_Contract):
     """Calibrated confidence that accepting the lean answer does no harm: coefficients only, never a pickle.
 
-    `fine`: sigmoid of one head. `benefit`: two heads give P(lean right) and P(large right), and the sigmoid of
-    link_intercept + link_slope · (their difference) is the confidence.
+    `fine`: sigmoid of one head. `benefit`: two heads give P(lean right) and P(large right), and the sigmoid
+    of link_intercept + link_slope · (their difference) is the confidence.
     """
 
     kind: Literal["fine", "benefit"] = Field(description="What the heads predict.")
@@ -299,6 +301,16 @@ class Predictor(_Contract):
         if any(scale <= 0 for scale in self.scales):
             raise ValueError("scales: expected every one above 0")
         return self
+
+    @cached_property
+    def folded(self) -> tuple[tuple[float, tuple[float, ...]], ...]:
+        """Each head as (intercept, weights) on the raw features: standardisation multiplied out, once."""
+        found = []
+        for head in self.heads:
+            weights = tuple(c / scale for c, scale in zip(head.coefficients, self.scales, strict=True))
+            shift = sum(weight * mean for weight, mean in zip(weights, self.means, strict=True))
+            found.append((head.intercept - shift, weights))
+        return tuple(found)
 
 
 class CurvePoint(_Contract):
@@ -348,8 +360,8 @@ class Policy(_Contract):
                 )
         if self.digest and self.digest != self.computed_digest():
             raise ValueError(
-                f"digest: found {self.digest}, expected {self.computed_digest()}: the policy was changed after it was "
-                "certified; calibrate again"
+                f"digest: found {self.digest}, expected {self.computed_digest()}: the policy was changed "
+                "after it was certified; calibrate again"
             )
         return self
 

@@ -18,8 +18,12 @@ class ProgressLine(Part):
     """
 
     job: Literal["compress-large", "compress-lean", "prove", "serve"] = Field(description="Which Job.")
-    step: str = Field(description="Step, such as fetch, finetune, prune, distill, quantize, ask-large, calibrate.")
-    state: Literal["started", "running", "finished", "cached", "failed"] = Field(description="The step's state.")
+    step: str = Field(
+        description="Step, such as fetch, finetune, prune, distill, quantize, ask-large, calibrate."
+    )
+    state: Literal["started", "running", "finished", "cached", "failed"] = Field(
+        description="The step's state."
+    )
     done: float = Field(0, description="Units done.")
     total: float = Field(0, description="Units in all; 0 when unknown.")
     percent: int = Field(0, ge=0, le=100, description="Per cent of the whole Job.")
@@ -36,6 +40,6 @@ def parse(line: str) -> ProgressLine | None:
     if not line.startswith(PREFIX):
         return None
     try:
-        return ProgressLine.model_validate_json(line[len(PREFIX):])
+        return ProgressLine.model_validate_json(line[len(PREFIX) :])
     except ValueError:
         return None

@@ -39,7 +39,9 @@ def render() -> str:
             for name, field in model.model_fields.items():
                 wire = field.alias or name
                 need = "**Needed.** " if field.is_required() else ""
-                lines.append(f"| `{wire}` | {_type(field)} | {need}{(field.description or '').replace('|', '/')} |")
+                lines.append(
+                    f"| `{wire}` | {_type(field)} | {need}{(field.description or '').replace('|', '/')} |"
+                )
                 for inner, suffix in _inner(field.annotation):
                     queue.append((f"{path}.{wire}{suffix}", inner))
             lines.append("")
@@ -65,7 +67,9 @@ def _words(annotation: Any) -> str:
         return "object"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation.__name__
-    return {"str": "string", "int": "integer", "bool": "boolean"}.get(getattr(annotation, "__name__", ""), "any")
+    return {"str": "string", "int": "integer", "bool": "boolean"}.get(
+        getattr(annotation, "__name__", ""), "any"
+    )
 
 
 def _inner(annotation: Any) -> list[tuple[type[BaseModel], str]]:

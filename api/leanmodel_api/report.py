@@ -82,10 +82,14 @@ class ProveReport(Part):
     lean_quality_retained: Estimate
     saving: Estimate | None = Field(None, description="Avoidable cost on the report part.")
     speed: dict[str, Speed]
-    promise_held_on_test: bool | None = Field(None, description="Whether the pair kept the promise on the test part.")
+    promise_held_on_test: bool | None = Field(
+        None, description="Whether the pair kept the promise on the test part."
+    )
     policy: Policy
     evaluation: PolicyEvaluation
-    curve: list[dict[str, float]] = Field(default_factory=list, description="Quality-cost points by threshold.")
+    curve: list[dict[str, float]] = Field(
+        default_factory=list, description="Quality-cost points by threshold."
+    )
     steps: list[StepFigure] = Field(default_factory=list)
     examples: list[DifferentAnswer] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict, description="Engine, precision, machine.")

@@ -37,7 +37,9 @@ class Spec(Part):
         "Default text-generation."
     )  # fmt: skip
     large: Large = Field(description="The large model: teacher, fallback, and the measure of the promise.")
-    lean: Lean | None = Field(None, description="The cheap model. Default: none, the large one answers everything.")
+    lean: Lean | None = Field(
+        None, description="The cheap model. Default: none, the large one answers everything."
+    )
     data_sets: Annotated[list[DataSet], Field(max_length=16)] = Field(
         default_factory=list, description="Data for training and proof, by name."
     )
@@ -49,7 +51,9 @@ class Spec(Part):
     jobs: Jobs = Field(default_factory=Jobs, description="Bounds of the compress and prove Jobs.")
     rollout: Rollout = Field(default_factory=Rollout, description="How a proven revision takes traffic.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of training and calibration. Default 0.")
-    suspend: bool = Field(False, description="Stop starting Jobs; what serves goes on serving. Default false.")
+    suspend: bool = Field(
+        False, description="Stop starting Jobs; what serves goes on serving. Default false."
+    )
 
 
 class LeanModel(BaseModel):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .base import DecimalString, Name, Part
+from .base import DecimalString, Digest, Name, Part
 from .policy import Policy
 from .serving import Price
 
@@ -33,7 +33,13 @@ class Backend(Part):
         description="Base address of the engine's application, without /v1, such as "
         "http://127.0.0.1:8000/engines/lean-1a2b3c4d.",
     )
-    price: Price | None = Field(None, description="What the model costs. Default: unknown, no cost is reported.")
+    artifact: Digest | None = Field(
+        None,
+        description="Digest of its weights, held against the certificate's. Default: not known, not checked.",
+    )
+    price: Price | None = Field(
+        None, description="What the model costs. Default: unknown, no cost is reported."
+    )
     tokens_per_second: DecimalString | None = Field(
         None,
         description="Tokens a second (prompt and answer together) of one replica as measured in the proof, at the "
@@ -66,7 +72,10 @@ class RouterLimits(Part):
         120.0, gt=0, le=86400, description="Seconds between two chunks of a stream. Default 120."
     )
     internal_concurrency: int = Field(
-        32, ge=1, le=4096, description="Requests under way on the internal route; more are answered 429. Default 32."
+        32,
+        ge=1,
+        le=4096,
+        description="Requests under way on the internal route; more are answered 429. Default 32.",
     )
     internal_requests_per_second: float = Field(
         1000.0, gt=0, le=1e6, description="Rate of the internal route; more are answered 429. Default 1000."
@@ -77,10 +86,14 @@ class RouterSettings(Part):
     """The whole of what the router decides by."""
 
     version: Literal["1"] = Field("1", description="Version of this format.")
-    generation: int = Field(0, ge=0, description="Counts up with every change; /healthz says the one in force.")
+    generation: int = Field(
+        0, ge=0, description="Counts up with every change; /healthz says the one in force."
+    )
     model: Name = Field(description="The LeanModel's name: what clients write in model.")
     large: Backend = Field(description="The large model: fallback of everything.")
-    lean: Backend | None = Field(None, description="The lean revision that may answer. Default: none, all goes large.")
+    lean: Backend | None = Field(
+        None, description="The lean revision that may answer. Default: none, all goes large."
+    )
     dark: list[Backend] = Field(
         default_factory=list,
         max_length=16,
@@ -102,7 +115,9 @@ class RouterSettings(Part):
             raise ValueError("policy: missing, expected one because strategy is Cascade (or write AllLarge)")
         names = [backend.revision for backend in self.backends()]
         if len(names) != len(set(names)):
-            raise ValueError(f"dark: revisions are named more than once among {', '.join(names)}; name each once")
+            raise ValueError(
+                f"dark: revisions are named more than once among {', '.join(names)}; name each once"
+            )
         return self
 
     def backends(self) -> list[Backend]:

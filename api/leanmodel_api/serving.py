@@ -21,12 +21,26 @@ class ModelServing(Part):
     """One model's replicas and engine."""
 
     engine: Literal["vLLM"] = Field("vLLM", description="Engine that runs the model. Default vLLM.")
-    min_replicas: int = Field(1, ge=0, le=1000, description="Replicas at least; 0 lets the model sleep (reserved). Default 1.")
-    max_replicas: int = Field(1, ge=1, le=1000, description="Replicas at most; more than minReplicas scales with load (reserved). Default 1.")
+    min_replicas: int = Field(
+        1, ge=0, le=1000, description="Replicas at least; 0 lets the model sleep (reserved). Default 1."
+    )
+    max_replicas: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Replicas at most; more than minReplicas scales with load (reserved). Default 1.",
+    )
     resources: Resources = Field(default_factory=Resources, description="What one replica gets.")
-    max_model_length: int = Field(1024, ge=16, le=1_000_000, description="Tokens of prompt and answer together at most. Default 1024.")
-    kv_cache: Quantity = Field("512Mi", description="Memory for the key-value cache of a replica on CPU. Default 512Mi.")
-    dtype: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field("Auto", description="Precision of computation; Auto takes the fastest that the hardware has. Default Auto.")
+    max_model_length: int = Field(
+        1024, ge=16, le=1_000_000, description="Tokens of prompt and answer together at most. Default 1024."
+    )
+    kv_cache: Quantity = Field(
+        "512Mi", description="Memory for the key-value cache of a replica on CPU. Default 512Mi."
+    )
+    dtype: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
+        "Auto",
+        description="Precision of computation; Auto takes the fastest that the hardware has. Default Auto.",
+    )
 
 
 class RouterServing(Part):
@@ -50,9 +64,16 @@ class Serving(Part):
 class Price(Part):
     """What a model costs: per hour of a replica, or per million tokens."""
 
-    usd_per_hour: DecimalString | None = Field(None, description="US dollars per replica-hour; a request's share follows the throughput measured in the proof.")
-    input_usd_per_million_tokens: DecimalString | None = Field(None, alias="inputUSDPerMillionTokens", description="US dollars per million prompt tokens.")
-    output_usd_per_million_tokens: DecimalString | None = Field(None, alias="outputUSDPerMillionTokens", description="US dollars per million answer tokens.")
+    usd_per_hour: DecimalString | None = Field(
+        None,
+        description="US dollars per replica-hour; a request's share follows the throughput measured in the proof.",
+    )
+    input_usd_per_million_tokens: DecimalString | None = Field(
+        None, alias="inputUSDPerMillionTokens", description="US dollars per million prompt tokens."
+    )
+    output_usd_per_million_tokens: DecimalString | None = Field(
+        None, alias="outputUSDPerMillionTokens", description="US dollars per million answer tokens."
+    )
 
 
 class Pricing(Part):
@@ -65,7 +86,11 @@ class Pricing(Part):
 class Store(Part):
     """Where artifacts live."""
 
-    uri: str = Field(min_length=1, max_length=1024, description="file:PATH here; s3://, gs:// and pvc:// are reserved. Default: the operator's store.")
+    uri: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="file:PATH here; s3://, gs:// and pvc:// are reserved. Default: the operator's store.",
+    )
     credentials_secret: Name | None = Field(None, description="Secret with the credentials. Reserved.")
 
 
@@ -73,14 +98,19 @@ class JobResources(Part):
     """Bounds of one kind of Job."""
 
     cpu: Quantity = Field("2", description="Cores. Default 2.")
-    memory: Quantity = Field("8Gi", description="Memory limit; the estimate of the plan's peak is held against it before any work. Default 8Gi.")
+    memory: Quantity = Field(
+        "8Gi",
+        description="Memory limit; the estimate of the plan's peak is held against it before any work. Default 8Gi.",
+    )
 
 
 class Jobs(Part):
     """Bounds of the Jobs."""
 
     compress: JobResources = Field(default_factory=JobResources, description="Compress Jobs.")
-    prove: JobResources = Field(default_factory=lambda: JobResources(cpu="1", memory="2Gi"), description="Prove Jobs.")
+    prove: JobResources = Field(
+        default_factory=lambda: JobResources(cpu="1", memory="2Gi"), description="Prove Jobs."
+    )
 
 
 class Pause(Part):
@@ -100,5 +130,9 @@ class Rollout(Part):
     """How a proven revision takes traffic. Steps and analysis are reserved: it takes all at once."""
 
     steps: list[RolloutStep] = Field(default_factory=list, max_length=20, description="Reserved.")
-    max_error_rate: Fraction | None = Field(None, description="Reserved: share of failed requests that triggers a rollback.")
-    on_failure: Literal["Rollback", "Pause"] = Field("Rollback", description="What happens when a new revision fails. Default Rollback; Pause is reserved.")
+    max_error_rate: Fraction | None = Field(
+        None, description="Reserved: share of failed requests that triggers a rollback."
+    )
+    on_failure: Literal["Rollback", "Pause"] = Field(
+        "Rollback", description="What happens when a new revision fails. Default Rollback; Pause is reserved."
+    )

@@ -41,8 +41,12 @@ class ReportSummary(Part):
     """What was won, with 95% intervals; ratios are lean by large."""
 
     size_ratio: str | None = Field(None, description="Bytes as stored for serving, lean by large (in bf16).")
-    size_ratio_interval: Interval | None = Field(None, description="Interval of sizeRatio (a count: both ends equal).")
-    throughput_ratio: str | None = Field(None, description="Requests a second, lean by large, in one run on the engine.")
+    size_ratio_interval: Interval | None = Field(
+        None, description="Interval of sizeRatio (a count: both ends equal)."
+    )
+    throughput_ratio: str | None = Field(
+        None, description="Requests a second, lean by large, in one run on the engine."
+    )
     throughput_ratio_interval: Interval | None = Field(None, description="Interval of throughputRatio.")
     quality_retained: str | None = Field(None, description="Quality of the routed pair by the large model's.")
     quality_retained_interval: Interval | None = Field(None, description="Interval of qualityRetained.")

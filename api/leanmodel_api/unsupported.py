@@ -43,9 +43,15 @@ def _plain(spec: Spec) -> Iterable[Issue]:
     for name in ("large", "lean"):
         model = getattr(serving, name)
         if (model.min_replicas, model.max_replicas) != (1, 1):
-            yield Issue(f"spec.serving.{name}.maxReplicas", f"found {model.min_replicas} to {model.max_replicas} replicas: {ADVICE}", "write 1 for both")
+            yield Issue(
+                f"spec.serving.{name}.maxReplicas",
+                f"found {model.min_replicas} to {model.max_replicas} replicas: {ADVICE}",
+                "write 1 for both",
+            )
         if model.resources.gpu:
-            yield Issue(f"spec.serving.{name}.resources.gpu", f"found {model.resources.gpu}: {ADVICE}", "write 0")
+            yield Issue(
+                f"spec.serving.{name}.resources.gpu", f"found {model.resources.gpu}: {ADVICE}", "write 0"
+            )
 
 
 def _steps(spec: Spec) -> Iterable[Issue]:
@@ -54,7 +60,9 @@ def _steps(spec: Spec) -> Iterable[Issue]:
         if isinstance(step, Prune) and step.method != "Depth":
             yield Issue(f"{field}.method", f"found {step.method}: {ADVICE}", "write Depth")
         if isinstance(step, Distill) and set(step.objectives) != {"Logits"}:
-            yield Issue(f"{field}.objectives", f"found {', '.join(step.objectives)}: {ADVICE}", "write [Logits]")
+            yield Issue(
+                f"{field}.objectives", f"found {', '.join(step.objectives)}: {ADVICE}", "write [Logits]"
+            )
         if isinstance(step, Quantize):
             if step.scheme == "W8A16":
                 yield Issue(f"{field}.scheme", f"found {step.scheme}: {ADVICE}", "write W8A8 or W4A16")
@@ -64,12 +72,23 @@ def _steps(spec: Spec) -> Iterable[Issue]:
 
 def _sources(spec: Spec) -> Iterable[Issue]:
     lean = spec.lean.source if spec.lean else None
-    places: list[tuple[str, Source | None]] = [("spec.large.source", spec.large.source), ("spec.lean.source", lean)]
+    places: list[tuple[str, Source | None]] = [
+        ("spec.large.source", spec.large.source),
+        ("spec.lean.source", lean),
+    ]
     places += [(f"spec.dataSets[{i}].source", data.source) for i, data in enumerate(spec.data_sets)]
     for field, source in places:
         if source is None or source.scheme in SUPPORTED_SCHEMES:
             continue
         if source.scheme in SCHEMES:
-            yield Issue(f"{field}.uri", f"found {source.uri!r}: {source.scheme} is {ADVICE}", "write hf://, pypi: or file:")
+            yield Issue(
+                f"{field}.uri",
+                f"found {source.uri!r}: {source.scheme} is {ADVICE}",
+                "write hf://, pypi: or file:",
+            )
         else:
-            yield Issue(f"{field}.uri", f"found {source.uri!r}", f"write one of {', '.join(scheme + ':' for scheme in SUPPORTED_SCHEMES)}")
+            yield Issue(
+                f"{field}.uri",
+                f"found {source.uri!r}",
+                f"write one of {', '.join(scheme + ':' for scheme in SUPPORTED_SCHEMES)}",
+            )

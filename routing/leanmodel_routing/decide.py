@@ -1,0 +1,182 @@
+"""The router's side: is the request in the certificate's scope, how sure is the lean answer, and is it kept.
+
+Pure and fast; imports neither numpy nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from leanmodel_api.policy import Policy, PromptScope
+from leanmodel_routing.observation import Observation
+from leanmodel_routing.predictors.predict import observed_confidence
+
+
+@dataclass(frozen=True)
+class RequestFacts:
+    """What of a request bears on the certificate. State values as they will be used, defaults filled in.
+
+    `prompt`: text of /v1/completions; `messages`: chat messages as sent. `other_sampling`: names of set
+    parameters that change what is generated (stop, logit_bias, response_format, penalties, min_p, …).
+    `engine`, `dtype`, `lean_revision`, `large_revision`, `chat_template_digest`: what serves now; None
+    where the router does not know.
+    """
+
+    endpoint: Literal["chat", "completions"]
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    tools: bool = False
+    images: bool = False
+    other_sampling: tuple[str, ...] = ()
+    engine: str | None = None
+    dtype: str | None = None
+    lean_revision: str | None = None
+    large_revision: str | None = None
+    chat_template_digest: str | None = None
+
+
+class Decider:
+    """Decides with one policy. Build one per policy; it is immutable and safe to share between tasks."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @property
+    def kind(self) -> str:
+        """all-large, all-lean or cascade."""
+        return self.policy.kind
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the lean model must be asked for log-probabilities, because the decision reads them."""
+        return self.policy.kind == "cascade" and self._uses("logprob", "margin", "first-tokens", "length")
+
+    @property
+    def top_logprobs(self) -> int:
+        """How many best log-probabilities per token to ask for: 2 where margins are read, else 0."""
+        return 2 if self.policy.kind == "cascade" and self._uses("margin") else 0
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether `confidence` must be given the prompt, because the decision reads it."""
+        return self.policy.kind == "cascade" and self._uses("prompt-ngrams")
+
+    def certified_sampling(self) -> dict[str, float | int]:
+        """Sampling parameters that the certificate is for; a router may fill them in where a request leaves
+        them.
+        """
+        scope = self.policy.scope
+        pairs = {
+            "temperature": scope.temperature,
+            "top_p": scope.top_p,
+            "max_tokens": scope.max_tokens,
+            "n": scope.n,
+        }
+        return {name: value for name, value in pairs.items() if value is not None}
+
+    def confidence(
+        self,
+        token_logprobs: Sequence[float] | None,
+        top_logprobs: Sequence[Sequence[float]] | None = None,
+        answer: str | None = None,
+        finish_reason: str | None = None,
+        *,
+        prompt: str | None = None,
+    ) -> float:
+        """Calibrated confidence in [0, 1] that the lean answer does no harm.
+
+        `token_logprobs`: natural log-probability of each generated token. `top_logprobs`: for each token
+        its best ones, best first. `prompt`: the request's text (chat: contents joined by newlines), read
+        only by policies with a prompt signal. 0, and so the large model, where something that the policy
+        reads is missing.
+        """
+        if self.policy.predictor is None:
+            return 0.0
+        return observed_confidence(
+            self.policy.predictor, Observation(token_logprobs, top_logprobs, answer, finish_reason, prompt)
+        )
+
+    def accept(self, confidence: float) -> bool:
+        """Whether the lean answer is kept at this confidence."""
+        if self.policy.kind == "cascade":
+            return confidence >= self.policy.threshold
+        return self.policy.kind == "all-lean"
+
+    def in_scope(self, facts: RequestFacts) -> tuple[bool, str]:
+        """(True, "") where the certificate speaks of this request, else (False, why), short enough for a
+        header.
+        """
+        scope = self.policy.scope
+        if facts.tools:
+            return False, "tools: not part of the certificate"
+        if facts.images:
+            return False, "images: not part of the certificate"
+        if facts.other_sampling:
+            return False, f"{facts.other_sampling[0]}: not part of the certificate"
+        for name, certified in (
+            ("endpoint", scope.endpoint),
+            ("temperature", scope.temperature),
+            ("top_p", scope.top_p),
+            ("max_tokens", scope.max_tokens),
+            ("n", scope.n),
+        ):
+            asked = getattr(facts, name)
+            if certified is not None and asked != certified:
+                return False, f"{name}: {'unset' if asked is None else asked}, certified for {certified}"
+        for name in ("engine", "dtype", "lean_revision", "large_revision", "chat_template_digest"):
+            certified, serving = getattr(scope, name), getattr(facts, name)
+            if certified is not None and serving is not None and serving != certified:
+                return False, f"{name}: {serving}, certified for {certified}"
+        return (True, "") if scope.prompt is None else _prompt_fits(scope.prompt, facts)
+
+    def _uses(self, *parts: str) -> bool:
+        predictor = self.policy.predictor
+        return predictor is not None and any(
+            part in spec.name for spec in predictor.signals for part in parts
+        )
+
+
+def prompt_scope(template: str | Sequence[Mapping[str, str]]) -> PromptScope:
+    """The literal shape of a prompt template with {column}s: what stands before its first and after its
+    last one.
+
+    A text without columns must be asked as it is.
+    """
+    if isinstance(template, str):
+        prefix, suffix = _ends(template)
+        return PromptScope(roles=(), prefixes=(prefix,), suffixes=(suffix,))
+    ends = [_ends(message["content"]) for message in template]
+    return PromptScope(
+        roles=tuple(message["role"] for message in template),
+        prefixes=tuple(prefix for prefix, _ in ends),
+        suffixes=tuple(suffix for _, suffix in ends),
+    )
+
+
+def _ends(text: str) -> tuple[str, str]:
+    first, last = text.find("{"), text.rfind("}")
+    return (text, text) if first < 0 or last < first else (text[:first], text[last + 1 :])
+
+
+def _prompt_fits(shape: PromptScope, facts: RequestFacts) -> tuple[bool, str]:
+    if shape.roles:
+        messages = facts.messages or ()
+        if tuple(str(message.get("role")) for message in messages) != shape.roles:
+            return False, f"messages: expected the roles {', '.join(shape.roles)}"
+        contents = [message.get("content") for message in messages]
+    else:
+        contents = [facts.prompt]
+    for content, prefix, suffix in zip(contents, shape.prefixes, shape.suffixes, strict=True):
+        if not isinstance(content, str):
+            return False, "prompt: not plain text"
+        fixed = prefix == suffix and content == prefix
+        room = len(content) >= len(prefix) + len(suffix)
+        if not fixed and not (room and content.startswith(prefix) and content.endswith(suffix)):
+            return False, "prompt: not of the certified template"
+    return True, ""

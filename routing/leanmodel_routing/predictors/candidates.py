@@ -1,0 +1,54 @@
+"""The predictors that calibration chooses among: which signals, and what is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from leanmodel_routing.signals import SIGNALS
+from leanmodel_routing.table import Table
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A set of signals and a target: `fine` (one head) or `benefit` (P(lean right) - P(large right))."""
+
+    name: str
+    signals: tuple[str, ...]
+    kind: Literal["fine", "benefit"]
+
+
+LOGPROB_SIGNALS = ("min-logprob", "mean-logprob", "logprob-quantiles", "first-tokens", "length")
+PROMPT_RECORDS = 400
+"""Fit records below which 257 features of the prompt can only be learnt by heart."""
+_MOSTLY = 0.9
+
+
+def candidates_for(fit: Table) -> tuple[Candidate, ...]:
+    """The candidates that the fit part's records allow, simplest first.
+
+    A signal is usable when at least 90% of the records carry what it needs; the others then go to the large
+    model.
+    """
+    usable = {name for name, signal in SIGNALS.items() if _coverage(fit, signal.needs) >= _MOSTLY}
+    extra = tuple(name for name in ("margin", "finish", "answer-choice") if name in usable)
+    found: list[Candidate] = []
+    if set(LOGPROB_SIGNALS) <= usable:
+        found.append(Candidate("min-logprob", ("min-logprob",), "fine"))
+        found.append(Candidate("logprobs", LOGPROB_SIGNALS + extra, "fine"))
+        found.append(Candidate("logprobs-benefit", LOGPROB_SIGNALS + extra, "benefit"))
+        base: tuple[str, ...] = LOGPROB_SIGNALS + extra
+    else:
+        base = extra
+        if "answer-choice" in usable:
+            found.append(Candidate("answer", extra, "fine"))
+    if "prompt-ngrams" in usable and len(fit) >= PROMPT_RECORDS:
+        name = "logprobs+prompt" if base else "prompt"
+        found.append(Candidate(name, (*base, "prompt-ngrams"), "benefit"))
+    elif not found:
+        found.append(Candidate("prompt", ("prompt-ngrams",), "fine"))
+    return tuple(found)
+
+
+def _coverage(table: Table, needs: tuple[str, ...]) -> float:
+    return sum(all(item.has(need) for need in needs) for item in table.observations) / len(table)
