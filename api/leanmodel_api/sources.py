@@ -29,7 +29,7 @@ class Source(Part):
     )  # fmt: skip
     digest: Digest | None = Field(
         None, description="Expected sha256 of the file, or of the folder's manifest of files. "
-        "Default: recorded at the first fetch and held from then on."
+        "Default: recorded at the first fetch and held from then on (a data set's own file: may be edited)."
     )  # fmt: skip
 
     @property

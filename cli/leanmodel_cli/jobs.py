@@ -11,9 +11,10 @@ from leanmodel_api.datasets import DataSet
 from leanmodel_api.plan import CompressPlan, ProvePlan
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.sources import Source
+from leanmodel_operator.jobs import lean_plan
 
 from .processes import compression_python
-from .runs import Run, file_digest, home
+from .runs import Run, file_digest, home, write_atomic
 
 _TAIL_BYTES = 65536
 
@@ -44,11 +45,27 @@ def inputs_key(plan: CompressPlan | ProvePlan, data_sets: Sequence[DataSet], bas
     return digest.hexdigest()[:16]
 
 
-def compress_command(run: Run, key: str, store: Path) -> list[str]:
+def early_check(run: Run, model: LeanModel, plan: CompressPlan, cores: int) -> Path | None:
+    """Write the lean steps' plan for the large model's Job to check before its work, and return where it is.
+
+    A group size that does not divide is then said at once, not after the fine-tuning.
+    """
+    if plan.role != "Large" or model.spec.lean is None or not model.spec.lean.steps:
+        return None
+    later = lean_plan(model, None, cores, plan.base_dir)
+    if later is None:
+        return None
+    path = run.plan("lean-check")
+    write_atomic(path, later.to_json(indent=2))
+    return path
+
+
+def compress_command(run: Run, key: str, store: Path, also_check: Path | None = None) -> list[str]:
     """Return the command line of a compress Job."""
+    also = ["--also-check", str(also_check)] if also_check is not None else []
     return [
         str(compression_python()), "-m", "leanmodel_compression", "--plan", str(run.plan(key)),
-        "--store", str(store), "--result", str(run.result(key)),
+        "--store", str(store), "--result", str(run.result(key)), *also,
     ]  # fmt: skip
 
 

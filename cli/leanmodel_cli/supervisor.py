@@ -32,7 +32,7 @@ from leanmodel_operator.desired import Desired, desired
 from leanmodel_operator.status import Observed, compute, lean_admitted, phase
 
 from .eta import Timeline
-from .jobs import compress_command, describe_failure, inputs_key, prove_command, store_root
+from .jobs import compress_command, describe_failure, early_check, inputs_key, prove_command, store_root
 from .processes import Child, become_reaper, end_descendants
 from .runs import Run, home, read_json, start_time, write_atomic
 from .serve import ServeSide
@@ -181,7 +181,8 @@ class Supervisor:
         write_atomic(self.run_folder.plan(key), plan.to_json(indent=2))
         self.run_folder.result(key).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(plan, CompressPlan):
-            command = compress_command(self.run_folder, key, self.store)
+            also = early_check(self.run_folder, self.model, plan, self.cores)
+            command = compress_command(self.run_folder, key, self.store, also)
         else:
             command = prove_command(self.run_folder, key, self.store, self.serve.endpoint)
         log = self.run_folder.log(stage)

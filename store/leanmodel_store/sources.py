@@ -118,7 +118,9 @@ def _fetch(scheme: Scheme, request: Request, store: Store, key: str) -> Entry:
                     advice = "write the rows as TSV, CSV or JSONL"
                     raise one(InputError, request.field, f"{name} {problem}", advice)
         files = tuple(digests.record_folder(staged.path))
-        _hold(request, files, store.recorded(key))
+        # A file of rows is its owner's to edit: other rows make other parts and so other work, never a mixture.
+        mine = request.kind == "data" and request.source.scheme == "file"
+        _hold(request, files, None if mine else store.recorded(key))
         return staged.commit({"uri": request.source.uri, "kind": request.kind, **facts})
 
 

@@ -13,7 +13,7 @@ from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import parse
 from leanmodel_operator.jobs import large_plan, lean_plan
 
-from ..jobs import compress_command, describe_failure, inputs_key, store_root
+from ..jobs import compress_command, describe_failure, early_check, inputs_key, store_root
 from ..processes import Child
 from ..runs import Run, read_manifest, write_atomic
 
@@ -41,18 +41,21 @@ def run(arguments: Namespace) -> int:
     cores = os.cpu_count() or 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     store = store_root(model, base_dir)
-    large = run_job(run, large_plan(model, cores, base_dir), store, arguments.progress)
+    plan = large_plan(model, cores, base_dir)
+    large = run_job(run, plan, store, arguments.progress, early_check(run, model, plan, cores))
     print(f"large: {large.artifact} ({large.bytes / 1e6:.1f} MB)")
-    plan = lean_plan(model, large, cores, base_dir)
-    if plan is not None:
-        lean = run_job(run, plan, store, arguments.progress)
+    later = lean_plan(model, large, cores, base_dir)
+    if later is not None:
+        lean = run_job(run, later, store, arguments.progress)
         print(
             f"lean:  {lean.artifact} ({lean.bytes / 1e6:.1f} MB, {lean.bytes / large.bytes:.1%} of the large one's bytes)"
         )
     return 0
 
 
-def run_job(run: Run, plan: CompressPlan, store: Path, progress: str) -> CompressResult:
+def run_job(
+    run: Run, plan: CompressPlan, store: Path, progress: str, also_check: Path | None = None
+) -> CompressResult:
     """Run one compress Job in the foreground and return its result.
 
     Raises:
@@ -76,7 +79,7 @@ def run_job(run: Run, plan: CompressPlan, store: Path, progress: str) -> Compres
             )
 
     log = run.log(f"compress-{plan.role.lower()}")
-    child = Child(compress_command(run, key, store), log, show)
+    child = Child(compress_command(run, key, store, also_check), log, show)
     try:
         code = child.process.wait()
         child.poll()

@@ -1,0 +1,1 @@
+"""The prove Job: ask both models over HTTP, judge, calibrate, certify, report."""
