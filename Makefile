@@ -11,6 +11,9 @@ ROOMS := api store routing evaluation compression serving operator cli
 export HF_HUB_OFFLINE := 1
 export VLLM_NO_USAGE_STATS := 1
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+# benchmarks/some_thing.py is run by `make bench-some-thing`.
+BENCHES := $(subst _,-,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))
 
 ##@ Use it
 
@@ -19,6 +22,8 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@if [ -n "$(BENCHES)" ]; then printf '\nMeasure it\n'; fi
+	@for bench in $(BENCHES); do printf '  %s\n' "$$bench"; done
 
 .PHONY: setup
 setup: ## Make .venv and .venv-compression (PYTHON=/path/to/python3.11 names the interpreter)
@@ -36,13 +41,13 @@ test: setup ## Everything the CI runs: lint, types, imports, drift, and the test
 
 .PHONY: lint
 lint: setup ## ruff: rules and format
-	$(BIN)/ruff check $(ROOMS) tests tools $(wildcard bench benchmarks)
-	$(BIN)/ruff format --check $(ROOMS) tests tools $(wildcard bench benchmarks)
+	$(BIN)/ruff check $(ROOMS) tests tools $(wildcard benchmarks)
+	$(BIN)/ruff format --check $(ROOMS) tests tools $(wildcard benchmarks)
 
 .PHONY: format
 format: setup ## Let ruff put format and simple findings right
-	$(BIN)/ruff check --fix $(ROOMS) tests tools $(wildcard bench benchmarks)
-	$(BIN)/ruff format $(ROOMS) tests tools $(wildcard bench benchmarks)
+	$(BIN)/ruff check --fix $(ROOMS) tests tools $(wildcard benchmarks)
+	$(BIN)/ruff format $(ROOMS) tests tools $(wildcard benchmarks)
 
 .PHONY: typecheck
 typecheck: setup ## mypy, strict, on all our packages
@@ -68,6 +73,10 @@ test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
 test-e2e: setup ## From a manifest to an answering endpoint, as a user would
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
+.PHONY: $(BENCHES)
+$(BENCHES): bench-%: setup
+	$(BIN)/python benchmarks/$(subst -,_,$*).py $(BENCH_ARGS)
+
 ##@ Generate it
 
 .PHONY: crd
@@ -75,6 +84,12 @@ crd: setup ## Write crds/leanmodel.yaml from the pydantic models
 	@mkdir -p crds
 	$(BIN)/python -m leanmodel_api.crd > crds/leanmodel.yaml.new
 	mv crds/leanmodel.yaml.new crds/leanmodel.yaml
+
+.PHONY: docs
+docs: setup ## Write docs/resource.md from the pydantic models
+	@mkdir -p docs
+	$(BIN)/python -m leanmodel_api.reference > docs/resource.md.new
+	mv docs/resource.md.new docs/resource.md
 
 .PHONY: lock
 lock: ## Write requirements/*.lock anew (UPGRADE=1 takes newer versions)

@@ -16,11 +16,13 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,8 +108,12 @@ def set_up(environments: list[Environment]) -> None:
 def fingerprint(environment: Environment) -> str:
     """Returns the hash of all that decides what the environment holds, its own place included."""
     digest = hashlib.sha256()
-    for path in (environment.lock, ROOT / "pyproject.toml", REQUIREMENTS / "installer.lock", Path(__file__)):
+    for path in (environment.lock, REQUIREMENTS / "installer.lock", Path(__file__)):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    # Of pyproject.toml only what an installation depends on: a new lint rule needs no new environment.
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = [pyproject["project"], pyproject["build-system"], pyproject["tool"]["hatch"]]
+    digest.update(json.dumps(installed, sort_keys=True).encode())
     # Scripts in an environment name their interpreter by its full path: a moved checkout starts anew.
     digest.update(f"{environment.folder}\0{base_python()}\0{sys.version}".encode())
     return digest.hexdigest()
@@ -157,16 +163,7 @@ def check_numa() -> None:
     """Makes sure of libnuma, without which vLLM's CPU kernels silently do not load."""
     if has_numa():
         return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say("installing libnuma1, which vLLM's CPU kernels want")
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "libnuma1"]):
-            subprocess.run(
-                command,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
-                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-            )
+    apt_install("libnuma1", "vLLM's CPU kernels want it")
     if not has_numa():
         fail(
             "libnuma.so.1 is missing; without it vLLM's CPU kernels silently do not load",
@@ -184,6 +181,21 @@ def has_numa() -> bool:
 
 
 # ---------------------------------------------------------------------------------------- the tools
+
+
+def apt_install(package: str, reason: str) -> None:
+    """Installs one of Debian's packages where that can be done unasked; whoever calls looks if it helped."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    say(f"installing {package} with apt-get: {reason}")
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
+        subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        )
 
 
 def bootstrap_uv(cache: Path) -> Path:
@@ -219,19 +231,25 @@ def bootstrap_uv(cache: Path) -> Path:
 
 def pip_command(scratch: Path) -> list[str]:
     """Returns a command that runs pip: from a new environment, or else the interpreter's own."""
-    made = subprocess.run(
-        [base_python(), "-m", "venv", str(scratch)], check=False, capture_output=True, text=True
-    )
-    if made.returncode == 0:
+    make = [base_python(), "-m", "venv", "--clear", str(scratch)]
+    if succeeds(make):
         return [str(scratch / "bin" / "python"), "-m", "pip"]
     # Debian splits ensurepip off into a package of its own; pip itself may be there without it.
     own = [base_python(), "-m", "pip"]
-    if subprocess.run([*own, "--version"], check=False, capture_output=True).returncode == 0:
+    if succeeds([*own, "--version"]):
         return own
+    apt_install("python3.11-venv", "this Python comes without ensurepip and pip")
+    if succeeds(make):
+        return [str(scratch / "bin" / "python"), "-m", "pip"]
     fail(
-        f"{base_python()} can make no environment: {(made.stdout + made.stderr).strip()[:400]}",
-        "install the rest of Python: apt-get install python3.11-venv",
+        f"{base_python()} has neither ensurepip (for an environment with pip) nor pip",
+        "install the rest of this Python; on Debian and Ubuntu: apt-get install python3.11-venv",
     )
+
+
+def succeeds(command: list[str]) -> bool:
+    """Says whether a command ends well; its output is not shown."""
+    return subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0
 
 
 # --------------------------------------------------------------------------------- the environments

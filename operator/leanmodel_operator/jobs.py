@@ -26,14 +26,20 @@ def large_plan(model: LeanModel, cores: int, base_dir: str) -> CompressPlan:
     )  # fmt: skip
 
 
-def lean_plan(model: LeanModel, large: CompressResult, cores: int, base_dir: str) -> CompressPlan | None:
-    """Return the plan that makes the lean model from the large one (or fetches it); None without one."""
+def lean_plan(
+    model: LeanModel, large: CompressResult | None, cores: int, base_dir: str
+) -> CompressPlan | None:
+    """Return the plan that makes the lean model from the large one (or fetches it); None without a lean model.
+
+    Before there is a large model the plan has no base: such a plan can be checked, not run.
+    """
     lean = model.spec.lean
     if lean is None:
         return None
+    base = large.artifact if large is not None and lean.steps else None
     return CompressPlan(
         name=model.metadata.name, role="Lean", source=lean.source, steps=lean.steps or [],
-        base=large.artifact if lean.steps else None, teacher=large.artifact if lean.steps else None,
+        base=base, teacher=base,
         data_sets=model.spec.data_sets, max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
     )  # fmt: skip

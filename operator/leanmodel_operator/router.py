@@ -39,6 +39,7 @@ def _backend(served: Served, report: ProveReport | None, url: Callable[[str], st
     measured = fmt(speed.tokens_per_second, 3) if speed is not None and speed.tokens_per_second > 0 else None
     return Backend(
         revision=served.revision.name,
+        artifact=served.revision.artifact,
         url=url(served.revision.name),
         price=served.price,
         tokens_per_second=measured,

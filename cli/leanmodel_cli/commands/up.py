@@ -156,10 +156,10 @@ def _outcome(run: Run, display: Display) -> int:
     resource = read_json(run.status) or {}
     status = resource.get("status", {})
     display.end()
-    report = read_json(run.report)
-    if report is not None and status.get("report"):
+    if status.get("report"):
+        report = ProveReport.model_validate_json(run.report.read_text(encoding="utf-8"))
         print(
-            "\n".join(["", *report_lines(ProveReport.model_validate(report)), "", f"  page: {run.page}"]),
+            "\n".join(["", *report_lines(report), "", f"  page: {run.page}"]),
             flush=True,
         )
     code = int(resource.get("exitCode", 0))

@@ -3,13 +3,17 @@
 import yaml
 from house import ROOT
 
-from leanmodel_api import crd
+from leanmodel_api import crd, reference
 
 PATH = ROOT / "crds" / "leanmodel.yaml"
 
 
 def test_the_file_is_what_the_models_say():
     assert PATH.read_text() == crd.render(), "run `make crd`"
+
+
+def test_the_reference_is_what_the_models_say():
+    assert (ROOT / "docs" / "resource.md").read_text() == reference.render(), "run `make docs`"
 
 
 def test_it_is_one_definition_of_ours():

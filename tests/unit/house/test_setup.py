@@ -49,13 +49,34 @@ def test_a_finished_set_up_is_current_until_its_inputs_change(setup):
     assert setup.is_current(compression)
 
 
-@pytest.mark.parametrize("changed", ["pyproject.toml", "requirements/installer.lock", "tools/setup.py"])
-def test_what_belongs_to_both_makes_both_stale(setup, changed):
+def add_to(path: Path, old: str, new: str) -> None:
+    """Puts `new` in front of the first `old` in a file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new + old, 1))
+
+
+@pytest.mark.parametrize(
+    ("changed", "old", "new"),
+    [
+        ("pyproject.toml", '"pydantic>=', '"attrs", '),
+        ("pyproject.toml", '"store", "routing"', '"more", '),
+        ("requirements/installer.lock", "uv==", "# a change\n"),
+        ("tools/setup.py", "import hashlib", "# a change\n"),
+    ],
+)
+def test_what_belongs_to_both_makes_both_stale(setup, changed, old, new):
     for environment in setup.ENVIRONMENTS:
         finish(setup, environment)
-    with (setup.ROOT / changed).open("a") as file:
-        file.write("# a change\n")
+    add_to(setup.ROOT / changed, old, new)
     assert not any(map(setup.is_current, setup.ENVIRONMENTS))
+
+
+def test_a_lint_rule_makes_nothing_stale(setup):
+    for environment in setup.ENVIRONMENTS:
+        finish(setup, environment)
+    add_to(setup.ROOT / "pyproject.toml", '"SIM"', '"RET", ')
+    assert all(map(setup.is_current, setup.ENVIRONMENTS))
 
 
 def test_a_moved_checkout_is_not_current(setup, tmp_path):

@@ -1,0 +1,142 @@
+"""Entry point: ``python -m leanmodel_compression --plan plan.json --store DIR --result result.json``.
+
+Exit codes: 0 done, 1 a defect, 2 the input is at fault, 3 refused for want of memory or disk, 130 and 143
+after SIGINT and SIGTERM. Standard output carries progress lines, standard error messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from leanmodel_api.errors import LeanModelError
+from leanmodel_api.plan import CompressPlan
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one compress Job and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m leanmodel_compression", description="Run one compress Job."
+    )
+    parser.add_argument("--plan", required=True, type=Path, help="plan to run (JSON)")
+    parser.add_argument("--store", required=True, type=Path, help="folder of the store")
+    parser.add_argument("--result", required=True, type=Path, help="where the result goes (JSON)")
+    parser.add_argument(
+        "--also-check", action="append", default=[], type=Path, metavar="PLAN",
+        help="a later plan whose group sizes, layers and data are checked before this one's work",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    leave_on_signals()
+    try:
+        plan = read_plan(options.plan)
+        also = [read_plan(path) for path in options.also_check]
+    except (OSError, ValueError) as error:
+        print(f"plan: {_plain(error)}", file=sys.stderr)
+        return 2
+    settle(plan.limits.threads)
+    return run(plan, also, options.store, options.result)
+
+
+def read_plan(path: Path) -> CompressPlan:
+    """Read a plan; a ValueError says what is wrong with it."""
+    return CompressPlan.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def run(plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path) -> int:
+    """Run the Job and write its result by one rename; errors become messages and exit codes."""
+    # Late, so that settle() comes before torch.
+    from leanmodel_store.artifacts import Store
+
+    from .job import Job
+    from .progress import Reporter
+
+    reporter = Reporter("compress-large" if plan.role == "Large" else "compress-lean")
+    try:
+        made = Job(plan, Store(store), reporter, also).run()
+    except LeanModelError as error:
+        reporter.end("failed", str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError as error:
+        reporter.end("failed", "out of memory")
+        print(
+            f"error: spec.jobs.compress.resources.memory: out of memory ({error}); write more",
+            file=sys.stderr,
+        )
+        return 3
+    result.parent.mkdir(parents=True, exist_ok=True)
+    building = result.with_name(f".{result.name}.{os.getpid()}")
+    building.write_text(made.to_json(indent=2) + "\n", encoding="utf-8")
+    building.rename(result)
+    return 0
+
+
+def settle(threads: int) -> None:
+    """Fix what results depend on, before torch is imported: threads, code paths, randomness, no network.
+
+    This release computes on the processor; the number of threads is part of the arithmetic (it decides how
+    sums are split), so it comes from the plan and never from the machine's load.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.update(
+        OMP_DYNAMIC="FALSE",
+        # Threads that wait sleep: spinning takes the core from whoever shares it.
+        OMP_WAIT_POLICY="PASSIVE",
+        GOMP_SPINCOUNT="0",
+        MKL_DYNAMIC="FALSE",
+        # One code path whatever a buffer's address: resumed and unkilled runs allocate differently.
+        MKL_CBWR=os.environ.get("MKL_CBWR", "AUTO"),
+        CUDA_VISIBLE_DEVICES="",
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        TOKENIZERS_PARALLELISM="false",
+        TRANSFORMERS_VERBOSITY="error",
+        TQDM_DISABLE="1",
+    )
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)
+
+
+def leave_on_signals() -> None:
+    """End within moments of SIGTERM or SIGINT, even inside a long computation.
+
+    The interpreter's handlers wait for the running operation; the wake-up descriptor does not, so a thread
+    reads it and leaves. Nothing needs cleaning: whatever is not committed is not visible, and checkpoints
+    are whole or absent.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_leave, args=(reader,), name="signals", daemon=True).start()
+
+
+def _leave(reader: int) -> None:
+    while True:
+        number = os.read(reader, 1)[0]
+        if number in (signal.SIGTERM, signal.SIGINT):
+            os.write(2, f"ended by {signal.Signals(number).name}; what is finished is kept\n".encode())
+            os._exit(128 + number)
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+        )
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""What is checked before any work. Pure: facts in, issues out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leanmodel_api.errors import Issue
+from leanmodel_api.parts import Example
+from leanmodel_api.plan import CompressPlan
+from leanmodel_api.steps import Distill, Finetune, Prune, Quantize
+
+from .batches import Row, Rows, cut
+from .machine import Machine
+from .shapes import ARCHITECTURES, ModelShape
+from .steps import REGISTRY
+from .steps.protocol import Step, Task
+
+MEMORY_FIELD = "spec.jobs.compress.resources.memory"
+STORE_FIELD = "spec.store.uri"
+MIB = 2**20
+# Left free on the disk beside what the steps write.
+DISK_RESERVE = 256 * MIB
+# A token of English is about four characters; half of that keeps estimates on the safe side.
+ROUGH_CHARACTERS = 2
+ROUGH_TEMPLATE = 24
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step of the plan: its kind, its object in the plan, its place in the manifest."""
+
+    step: Step
+    spec: Finetune | Prune | Distill | Quantize | None
+    field: str
+
+
+def role_field(plan: CompressPlan) -> str:
+    """Return the manifest's field of the model that is made."""
+    return "spec.large" if plan.role == "Large" else "spec.lean"
+
+
+def planned(plan: CompressPlan) -> list[Planned]:
+    """Return the plan's steps in order, a fetch first where there is a source."""
+    found: list[Planned] = []
+    if plan.source is not None:
+        found.append(Planned(REGISTRY["Fetch"], None, f"{role_field(plan)}.source"))
+    if plan.finetune is not None:
+        found.append(Planned(REGISTRY["Finetune"], plan.finetune, f"{role_field(plan)}.finetune"))
+    for index, spec in enumerate(plan.steps):
+        found.append(Planned(REGISTRY[spec.type], spec, f"{role_field(plan)}.steps[{index}]"))
+    return found
+
+
+def plan_issues(plan: CompressPlan) -> list[Issue]:
+    """Return what is wrong with the plan itself: its start, its order, its data sets."""
+    field, found = role_field(plan), []
+    if (plan.source is None) == (plan.base is None):
+        found.append(
+            Issue(field, "source and base must not both be set or missing", "give exactly one of them")
+        )
+    if plan.base is not None and not plan.steps and plan.finetune is None:
+        found.append(Issue(f"{field}.steps", "no step to do", "write at least one step, or a source"))
+    found += order_issues(plan, field)
+    for item in planned(plan):
+        wants, name = item.step.data_set(item.spec)
+        if wants:
+            found += data_set_issues(plan, name, item.field)
+        if item.step.teaches and plan.teacher is None and plan.base is None:
+            found.append(Issue(item.field, "there is no teacher", "give the plan the large model's artifact"))
+    return found
+
+
+def order_issues(plan: CompressPlan, field: str) -> list[Issue]:
+    """Return the steps that come after a quantise step: integers can be neither trained nor cut."""
+    found = []
+    done: int | None = None
+    for index, spec in enumerate(plan.steps):
+        if done is not None:
+            found.append(
+                Issue(
+                    f"{field}.steps[{index}]",
+                    f"{spec.type} comes after the Quantize of steps[{done}]",
+                    "quantise last: prune, then distil, then quantise",
+                )
+            )
+        elif isinstance(spec, Quantize):
+            done = index
+    return found
+
+
+def data_set_issues(plan: CompressPlan, name: str | None, field: str) -> list[Issue]:
+    """Return what is wrong with a step's choice of data set."""
+    names = [data_set.name for data_set in plan.data_sets]
+    if name is None and len(names) == 1:
+        return []
+    if name is None:
+        found = f"it names none of {len(names)} data sets" if names else "it needs a data set, there is none"
+        return [
+            Issue(
+                f"{field}.dataSet",
+                found,
+                f"write one of {', '.join(names)}" if names else "add to spec.dataSets",
+            )
+        ]
+    if name not in names:
+        return [
+            Issue(f"{field}.dataSet", f"{name!r} is not in spec.dataSets", f"write one of {', '.join(names)}")
+        ]
+    return []
+
+
+def model_issues(shape: ModelShape, plan: CompressPlan) -> list[Issue]:
+    """Return why the model that comes in cannot be worked on."""
+    field = f"{role_field(plan)}.source" if plan.source is not None else "spec.large.source"
+    works = [item for item in planned(plan) if item.spec is not None]
+    found = []
+    if shape.quantised and works:
+        found.append(
+            Issue(
+                field,
+                f"the model is already quantised ({shape.quantised}), and {works[0].step.name} needs float weights",
+                "name the float model; quantised ones can only be brought along as lean.source",
+            )
+        )
+    if shape.architecture not in ARCHITECTURES and works:
+        found.append(
+            Issue(
+                field,
+                f"{shape.architecture} is not supported yet by {works[0].step.name}",
+                f"name a model of {', '.join(ARCHITECTURES)}",
+            )
+        )
+    if shape.positions and plan.max_model_length > shape.positions:
+        serving = "large" if plan.role == "Large" else "lean"
+        found.append(
+            Issue(
+                f"spec.serving.{serving}.maxModelLength",
+                f"{plan.max_model_length} tokens, and the model was made for {shape.positions}",
+                f"write at most {shape.positions}",
+            )
+        )
+    return found
+
+
+def template_issues(examples: Sequence[Example], has_template: bool, field: str) -> list[Issue]:
+    """Return why a chat data set cannot be asked of this model."""
+    if has_template or not any(example.messages is not None for example in examples):
+        return []
+    return [
+        Issue(
+            f"{field}.prompt.user",
+            "the model has no chat template",
+            "write prompt.text, a raw prompt, instead",
+        )
+    ]
+
+
+def task_issues(tasks: Sequence[tuple[Planned, Task]]) -> list[Issue]:
+    """Return what the steps find wrong, each with its own data and the model as it will be by then."""
+    return [issue for item, task in tasks for issue in item.step.issues(task)]
+
+
+def refusals(tasks: Sequence[tuple[Planned, Task]], limit: int, machine: Machine) -> list[Issue]:
+    """Return why this machine, or the Job's limit, is too small for the steps that are left to do."""
+    found: list[Issue] = []
+    for item, task in tasks:
+        need = item.step.memory(task)
+        if need > limit:
+            found.append(
+                Issue(
+                    MEMORY_FIELD,
+                    f"{item.field} ({item.step.name}) needs about {mib(need)}, the limit is {mib(limit)}",
+                    f"write at least {need // MIB + 1}Mi, or make the step smaller (batchSize, maxLength, trainLayers)",
+                )
+            )
+        elif need > machine.memory_bytes:
+            found.append(
+                Issue(
+                    MEMORY_FIELD,
+                    f"{item.field} ({item.step.name}) needs about {mib(need)}, and the machine has "
+                    f"{mib(machine.memory_bytes)} free",
+                    "free memory, or make the step smaller (batchSize, maxLength, trainLayers)",
+                )
+            )
+    disk = sum(item.step.disk(task) for item, task in tasks) + (DISK_RESERVE if tasks else 0)
+    if disk > machine.disk_bytes:
+        found.append(
+            Issue(
+                STORE_FIELD,
+                f"the steps write about {mib(disk)}, and its disk has {mib(machine.disk_bytes)} free",
+                "free some, or name a store on a larger disk",
+            )
+        )
+    return found
+
+
+def mib(count: int) -> str:
+    """Return bytes in whole MiB, for a message."""
+    return f"{count // MIB} MiB"
+
+
+def rough_rows(train: Sequence[Example], validation: Sequence[Example]) -> Rows:
+    """Return rows of about the right length, before there is a tokenizer: on the long side."""
+    return Rows(
+        tuple(map(_rough, filter(_learnable, train))), tuple(map(_rough, filter(_learnable, validation)))
+    )
+
+
+def _learnable(example: Example) -> bool:
+    return example.answer is not None or example.text is not None
+
+
+def _rough(example: Example) -> Row:
+    texts = [example.text or "", *(message.content for message in example.messages or [])]
+    prompt = ROUGH_TEMPLATE + sum(len(text) for text in texts) // ROUGH_CHARACTERS
+    if example.answer is None:
+        return Row(tuple(range(prompt)), 1)
+    # The same answer must give the same tokens: rows are counted by it.
+    answer = (zlib.crc32(example.answer.encode()),) * (2 + len(example.answer) // ROUGH_CHARACTERS)
+    return Row((*range(prompt), *answer), prompt)
+
+
+def chain(
+    items: Sequence[Planned],
+    shape: ModelShape,
+    seed: int,
+    rows: Sequence[Rows | None],
+    teacher: ModelShape | None,
+) -> list[tuple[Planned, Task]]:
+    """Return each step with its task: the shape that the steps before it leave, its rows cut to its length."""
+    found: list[tuple[Planned, Task]] = []
+    for item, seen in zip(items, rows, strict=True):
+        length = item.step.max_length(item.spec)
+        mine = seen if seen is None or length is None else cut_rows(seen, length)
+        task = Task(item.spec, item.field, shape, seed, mine, teacher if item.step.teaches else None)
+        found.append((item, task))
+        shape = item.step.after(task)
+    return found
+
+
+def cut_rows(rows: Rows, length: int) -> Rows:
+    """Return both parts with every row cut to ``length`` tokens."""
+    return Rows(
+        tuple(cut(row, length) for row in rows.train), tuple(cut(row, length) for row in rows.validation)
+    )

@@ -1,0 +1,167 @@
+"""Models as folders in Hugging Face's layout: loaded in float32, written as bf16 with stable bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+# Tokens that end a turn of a chat, most specific first: some files name another token as the end.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object from a file."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with sorted keys, so that equal content is equal bytes."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a model folder; code that came with it is never run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+
+def load_model(folder: Path, dtype: str = "float32") -> Any:
+    """Return the causal language model of a folder in ``dtype``, in evaluation mode, without gradients.
+
+    Quantised weights are expanded, so that a W8A8 model runs where no integer kernels are.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    more: dict[str, Any] = {}
+    if read_json(folder / CONFIG).get("quantization_config"):
+        from transformers.utils.quantization_config import CompressedTensorsConfig
+
+        more["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=getattr(torch, dtype),
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        **more,
+    )
+    if not more:
+        require_all(info)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        # Own memory: results must not depend on where in a mapped file a tensor happens to begin.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    model.eval()
+    return model
+
+
+class MissingWeightsError(ValueError):
+    """Weights that the configuration promises are not in the files."""
+
+
+def require_all(info: dict[str, Any]) -> None:
+    """Refuse a model with missing weights, which transformers would fill with random numbers.
+
+    Raises:
+        MissingWeightsError: names some of them.
+    """
+    missing = sorted(str(name) for name in info.get("missing_keys", ()))
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise MissingWeightsError(f"weights are missing: {some}")
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a float model as bf16: one safetensors file, configuration without paths, versions or dates."""
+    import torch
+
+    model.to(torch.bfloat16)
+    model.save_pretrained(str(folder), max_shard_size="1000GB", safe_serialization=True)
+    tidy(folder)
+
+
+def tidy(folder: Path, dtype: str = "bfloat16") -> None:
+    """Make a saved folder's bytes a function of the model alone; file modes too."""
+    for name in (CONFIG, GENERATION_CONFIG):
+        path = folder / name
+        if not path.exists():
+            continue
+        value = {
+            key: entry
+            for key, entry in read_json(path).items()
+            if not key.startswith("_") and key not in ("transformers_version", "torch_dtype")
+        }
+        if name == CONFIG:
+            value["dtype"] = dtype
+        write_json(path, value)
+    (folder / "recipe.yaml").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files and the chat template byte for byte."""
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def copy_generation_config(source: Path, target: Path) -> None:
+    """Copy the generation configuration, where there is one."""
+    if (source / GENERATION_CONFIG).exists():
+        shutil.copyfile(source / GENERATION_CONFIG, target / GENERATION_CONFIG)
+
+
+def end_token(template: str, vocabulary: dict[str, int], current: str | None) -> str | None:
+    """Return the token that ends an answer: the chat template's end of turn where it has one."""
+    for token in TURN_ENDS:
+        if token in template and token in vocabulary:
+            return token
+    return current
+
+
+def stored_bytes(folder: Path) -> int:
+    """Return the bytes of the weights as they lie in the folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def stored_parameters(folder: Path) -> int:
+    """Return the parameters that the stored tensors stand for, scales and shapes not counted."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                if name.endswith((".weight_scale", ".weight_zero_point", ".weight_shape", ".weight_g_idx")):
+                    continue
+                size = 1
+                for width in file.get_slice(name).get_shape():
+                    size *= int(width)
+                # Packed integers: the true shape lies beside them.
+                if name.endswith(".weight_packed"):
+                    shape = file.get_tensor(name.removesuffix("_packed") + "_shape")
+                    size = int(shape.prod())
+                count += size
+    return count

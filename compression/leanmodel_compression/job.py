@@ -1,0 +1,331 @@
+"""The Job: checks first, then step after step through the store, each found or made, never half of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from leanmodel_api.errors import InputError, Issue, ManifestError, RefusedError
+from leanmodel_api.plan import CompressPlan, CompressResult, StepFigure
+from leanmodel_store import datasets, sources
+from leanmodel_store.artifacts import Entry, Store
+
+from . import checks, encode, figures, hf, machine, memory, schedule
+from .batches import Rows
+from .checks import Planned
+from .keys import step_key, versions
+from .progress import Reporter
+from .shapes import ModelShape, from_config
+from .steps.fetch import find_gguf, read_shape
+from .steps.protocol import Outcome, Place, Task
+
+
+@dataclass
+class Job:
+    """One run of a plan.
+
+    Attributes:
+        plan: what to make.
+        store: where it is kept.
+        reporter: told how far it is.
+        also: further plans whose checks belong before this one's work (the lean model's, while the large one
+            is made); nothing of them is run.
+    """
+
+    plan: CompressPlan
+    store: Store
+    reporter: Reporter
+    also: Sequence[CompressPlan] = ()
+    _parts: dict[str, datasets.Parts] = field(default_factory=dict)
+    _rows: dict[tuple[str, str], Rows] = field(default_factory=dict)
+    _figures: list[StepFigure] = field(default_factory=list)
+
+    def run(self) -> CompressResult:
+        """Make the artifact.
+
+        Raises:
+            ManifestError: the plan, the data or the model does not fit.
+            RefusedError: too little memory or disk, before any work.
+        """
+        started = time.monotonic()
+        start, raw = self._start()
+        shape = self._shape(start, raw)
+        items = checks.planned(self.plan)
+        self._check(items, shape, raw, start)
+        done, current = self._walk(items, start, raw)
+        self._refuse(items, done, shape, raw, current)
+        self._reporter_plan(items, done, shape, current)
+        for index, item in enumerate(items):
+            if index < done:
+                self.reporter.start(index)
+                self.reporter.end("cached")
+                continue
+            current = self._make(index, items, shape, current)
+            if index == 0 and item.spec is None:
+                # Now there is a tokenizer: the estimates become exact.
+                self._reporter_plan(items, 1, shape, current)
+        return CompressResult(
+            name=self.plan.name,
+            role=self.plan.role,
+            plan=self.plan.key(),
+            artifact=current.digest,
+            bytes=hf.stored_bytes(current.path),
+            parameters=hf.stored_parameters(current.path),
+            steps=self._figures,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _start(self) -> tuple[Entry, bool]:
+        """Return what the first step starts from, and whether it is a fetched source."""
+        if issues := checks.plan_issues(self.plan):
+            raise ManifestError(issues)
+        base = Path(self.plan.base_dir)
+        for index, data_set in enumerate(self.plan.data_sets):
+            if data_set.name in self._wanted():
+                named = f"spec.dataSets[{index}]"
+                self._parts[data_set.name] = datasets.load(data_set, base, self.store, field=named)
+        if self.plan.base is not None:
+            return self.store.open(self.plan.base), False
+        assert self.plan.source is not None
+        self.reporter.message("fetching the source")
+        place = f"{checks.role_field(self.plan)}.source"
+        entry = sources.fetch(
+            self.plan.source, base, self.store, self.reporter.fetched, kind="model", field=place
+        )
+        return entry, True
+
+    def _wanted(self) -> set[str]:
+        """Return the names of the data sets that a step or the checks after the steps use."""
+        names = {self._data_set(item) for item in checks.planned(self.plan)} - {None}
+        names |= {data_set.name for data_set in self.plan.data_sets[:1]} if not names else set()
+        return {name for name in names if name is not None}
+
+    def _data_set(self, item: Planned) -> str | None:
+        """Return the name of the data set that a step sees, or None."""
+        wants, name = item.step.data_set(item.spec)
+        if not wants:
+            return None
+        return name if name is not None else self.plan.data_sets[0].name
+
+    def _shape(self, start: Entry, raw: bool) -> ModelShape:
+        if raw:
+            return read_shape(start.path, f"{checks.role_field(self.plan)}.source")
+        return from_config(hf.read_json(start.path / hf.CONFIG))
+
+    def _check(self, items: list[Planned], shape: ModelShape, raw: bool, start: Entry) -> None:
+        """Hold the plan, and those that follow it, against the model and the data; no work is done yet."""
+        issues = checks.model_issues(shape, self.plan)
+        rows: list[Rows | None] = []
+        for item in items:
+            name = self._data_set(item)
+            if name is not None:
+                issues += self._template_issues(name, start, raw)
+            rows.append(None if name is None or issues else self._seen(name, None if raw else start))
+        if issues:
+            raise ManifestError(issues)
+        issues = checks.task_issues(checks.chain(items, shape, self.plan.seed, rows, self._teacher_shape()))
+        for plan in self.also:
+            issues += self._also_issues(plan, shape)
+        if issues:
+            raise ManifestError(issues)
+
+    def _also_issues(self, plan: CompressPlan, shape: ModelShape) -> list[Issue]:
+        """Return what is wrong with a plan that will start from the model made here."""
+        items = [item for item in checks.planned(plan) if item.spec is not None]
+        field_name = checks.role_field(plan)
+        issues = checks.order_issues(plan, field_name) + checks.model_issues(shape, plan)
+        rows: list[Rows | None] = []
+        for item in items:
+            wants, name = item.step.data_set(item.spec)
+            bad = checks.data_set_issues(plan, name, item.field) if wants else []
+            issues += bad
+            known = name or (plan.data_sets[0].name if plan.data_sets else "")
+            if not wants or bad or known not in self._parts:
+                rows.append(None)
+            else:
+                rows.append(self._seen(known, None))
+        if issues:
+            return issues
+        tasks = [
+            (item, task)
+            for item, task in checks.chain(items, shape, plan.seed, rows, shape)
+            if task.rows is not None or not item.step.data_set(item.spec)[0]
+        ]
+        return checks.task_issues(tasks)
+
+    def _template_issues(self, name: str, start: Entry, raw: bool) -> list[Issue]:
+        index = [data_set.name for data_set in self.plan.data_sets].index(name)
+        gguf = find_gguf(start.path)
+        if raw and gguf is not None:
+            has = _gguf_has_template(gguf)
+        else:
+            has = (start.path / "chat_template.jinja").exists() or bool(
+                (start.path / "tokenizer_config.json").exists()
+                and hf.read_json(start.path / "tokenizer_config.json").get("chat_template")
+            )
+        return checks.template_issues(self._parts[name].train[:1], has, f"spec.dataSets[{index}]")
+
+    def _seen(self, name: str, model: Entry | None) -> Rows:
+        """Return the rows of a data set: tokenised by a model's tokenizer, or of about the right length."""
+        parts = self._parts[name]
+        if model is None:
+            return checks.rough_rows(parts.train, parts.validation)
+        place = (name, model.digest)
+        if place not in self._rows:
+            tokenizer = hf.load_tokenizer(model.path)
+            self._rows[place] = encode.encode_parts(tokenizer, parts.train, parts.validation)
+        return self._rows[place]
+
+    def _teacher_shape(self) -> ModelShape | None:
+        teacher = self._teacher()
+        return from_config(hf.read_json(teacher.path / hf.CONFIG)) if teacher is not None else None
+
+    def _teacher(self) -> Entry | None:
+        digest = self.plan.teacher or self.plan.base
+        return self.store.open(digest) if digest is not None else None
+
+    def _key(self, item: Planned, source: str) -> str:
+        name, teacher = self._data_set(item), self._teacher()
+        parts = self._parts[name] if name is not None else None
+        # The order of the rows is drawn by the split's seed; the plan's seed draws what training does with it.
+        return step_key(
+            type=item.step.name,
+            version=item.step.version,
+            settings=item.step.settings(item.spec),
+            source=source,
+            teacher=teacher.digest if item.step.teaches and teacher is not None else None,
+            data=encode.digest(parts.train, parts.validation) if parts is not None else None,
+            seed=self.plan.seed if name is not None else 0,
+            libraries=versions(item.step.libraries),
+        )
+
+    def _walk(self, items: list[Planned], start: Entry, raw: bool) -> tuple[int, Entry]:
+        """Go along the steps that are finished already; return how many and the last artifact."""
+        current = start
+        for index, item in enumerate(items):
+            entry = self.store.find(self._key(item, current.digest))
+            if entry is None:
+                return index, current
+            self._figures.append(_cached(entry))
+            current = entry
+        return len(items), current
+
+    def _tasks(
+        self, items: list[Planned], done: int, shape: ModelShape, current: Entry | None
+    ) -> list[tuple[Planned, Task]]:
+        """Return the tasks that are left, with rows as exact as they can be known by now."""
+        names = [self._data_set(item) for item in items]
+        rows = [None if name is None else self._seen(name, current) for name in names]
+        return checks.chain(items, shape, self.plan.seed, rows, self._teacher_shape())[done:]
+
+    def _refuse(self, items: list[Planned], done: int, shape: ModelShape, raw: bool, current: Entry) -> None:
+        tasks = self._tasks(items, done, shape, None if raw and done == 0 else current)
+        free = machine.look(self.store.root)
+        if issues := checks.refusals(tasks, self.plan.limits.memory_bytes, free):
+            raise RefusedError(issues)
+
+    def _reporter_plan(self, items: list[Planned], done: int, shape: ModelShape, current: Entry) -> None:
+        """Tell the reporter how long each step will take; finished ones take nothing."""
+        names = [item.step.name.lower() for item in items]
+        if done == len(items):
+            self.reporter.plan(names, [0.0] * len(items))
+            return
+        unknown = items[0].spec is None and done == 0
+        tasks = self._tasks(items, done, shape, None if unknown else current)
+        gflops = machine.probe_gflops(shape.hidden, shape.intermediate)
+        estimates = [schedule.seconds(item.step.work(task), gflops) for item, task in tasks]
+        self.reporter.plan(names, [0.0] * done + estimates)
+
+    def _make(self, index: int, items: list[Planned], shape: ModelShape, current: Entry) -> Entry:
+        """Find or make one step's output."""
+        item = items[index]
+        key = self._key(item, current.digest)
+        task = self._tasks(items, index, shape, None if item.spec is None else current)[0][1]
+        self.reporter.start(index)
+        with self.store.lock(key):
+            entry = self.store.find(key)
+            if entry is not None:
+                self._figures.append(_cached(entry))
+                self.reporter.end("cached")
+                return entry
+            memory.give_back()
+            entry = self._work(item, task, key, current)
+        self._figures.append(StepFigure.model_validate(entry.meta["figure"]))
+        self.reporter.end("finished")
+        return entry
+
+    def _work(self, item: Planned, task: Task, key: str, current: Entry) -> Entry:
+        """Do one step in a staging folder, look at what came out, and commit it."""
+        started, teacher = time.monotonic(), self._teacher() if item.step.teaches else None
+        with self.store.staging(key) as staging:
+            place = Place(
+                current.path,
+                staging.path,
+                self.store.scratch(key),
+                teacher.path if teacher is not None else None,
+                key,
+                self.reporter.update,
+            )
+            with memory.Meter() as meter:
+                outcome = item.step.run(task, place)
+                memory.give_back()
+                found = self._look(item, task, staging.path)
+            figure = self._figure(item, task, outcome, staging.path, key)
+            figure = figure.model_copy(
+                update={
+                    "seconds": round(time.monotonic() - started, 3),
+                    "peak_memory_bytes": meter.peak,
+                    "figures": {**outcome.figures, **found, "peakAnonymousBytes": float(meter.anonymous)},
+                }
+            )
+            entry = staging.commit({"figure": figure.model_dump(mode="json", by_alias=True)})
+        return Entry(entry.digest, entry.key, entry.path, _with_artifact(entry), entry.bytes, entry.files)
+
+    def _look(self, item: Planned, task: Task, folder: Path) -> dict[str, float]:
+        """Load what was made, and measure it on the validation part."""
+        expected = item.step.after(task)
+        if expected.quantised and item.spec is None:
+            return {}
+        self.reporter.message("checking what was made")
+        model = figures.reload_check(folder, expected, item.field)
+        name = self._data_set(item) or next(iter(self._parts), None)
+        if name is None or item.spec is None:
+            return {}
+        tokenizer = hf.load_tokenizer(folder)
+        length = item.step.max_length(item.spec) or self.plan.max_model_length
+        rows = encode.encode_all(tokenizer, self._parts[name].validation, length)
+        return figures.validation(model, rows, int(tokenizer.eos_token_id))
+
+    @staticmethod
+    def _figure(item: Planned, task: Task, outcome: Outcome, folder: Path, key: str) -> StepFigure:
+        if outcome.modules_changed < 1:
+            raise InputError(Issue(item.field, "the step changed no module", "report this as a defect"))
+        return StepFigure(
+            type=item.step.name,
+            detail=outcome.detail,
+            key=key,
+            bytes=hf.stored_bytes(folder),
+            parameters=hf.stored_parameters(folder),
+            modules_changed=outcome.modules_changed,
+            estimated_memory_bytes=item.step.memory(task),
+            resumed_at=outcome.resumed_at,
+        )
+
+
+def _with_artifact(entry: Entry) -> dict[str, object]:
+    figure = dict(entry.meta["figure"])
+    figure["artifact"] = entry.digest
+    return {**entry.meta, "figure": figure}
+
+
+def _cached(entry: Entry) -> StepFigure:
+    figure = StepFigure.model_validate(_with_artifact(entry)["figure"])
+    return figure.model_copy(update={"cached": True, "key": entry.key})
+
+
+def _gguf_has_template(path: Path) -> bool:
+    from gguf import GGUFReader
+
+    return "tokenizer.chat_template" in GGUFReader(str(path)).fields

@@ -1,0 +1,85 @@
+"""What this machine has left: memory (cgroup and system), disk, and how fast it multiplies."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes that this process may still take, bytes free on the store's disk."""
+
+    memory_bytes: int
+    disk_bytes: int
+
+
+def look(store_root: Path) -> Machine:
+    """Read the machine's free memory and the free disk of the folder that holds the store."""
+    folder = store_root
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return Machine(free_memory(), shutil.disk_usage(folder).free)
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the memory that is free for us in bytes: the smaller of the system's and the cgroup's.
+
+    Unknown counts as endless, so that a system without these files refuses nothing.
+    """
+    known = [value for value in (_available(meminfo), _cgroup_left(cgroup)) if value is not None]
+    return min(known, default=2**62)
+
+
+def _available(meminfo: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_left(root: Path) -> int | None:
+    # v2, then v1. File pages that the kernel can drop count as used there, so they are taken off.
+    for limit_name, used_name, stat_key in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit_file = root / limit_name
+        with contextlib.suppress(OSError, ValueError):
+            text = limit_file.read_text().strip()
+            if text == "max" or int(text) >= 2**60:
+                return None
+            used = int((root / used_name).read_text())
+            return int(text) - used + _stat(limit_file.parent / "memory.stat", stat_key)
+    return None
+
+
+def _stat(path: Path, key: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == key:
+                return int(value)
+    return 0
+
+
+def probe_gflops(hidden: int, inner: int, seconds: float = 0.3) -> float:
+    """Return the speed of float32 matrix products of a layer's size, in 10⁹ operations a second.
+
+    The best of many short runs: a neighbour that takes a core for a moment says nothing about the machine.
+    What neighbours cost for longer is learned from the work itself (see progress).
+    """
+    import torch
+
+    left, right = torch.randn(512, hidden), torch.randn(hidden, inner)
+    torch.mm(left, right)
+    operations, best = 2.0 * 512 * hidden * inner, 0.0
+    deadline = time.perf_counter() + seconds
+    while (started := time.perf_counter()) < deadline:
+        torch.mm(left, right)
+        best = max(best, operations / max(1e-9, time.perf_counter() - started))
+    return best / 1e9

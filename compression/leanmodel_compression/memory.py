@@ -1,0 +1,151 @@
+"""Peak memory: estimated from shapes before the work, measured while it runs.
+
+The estimates count what is held at once: the process itself, weights in float32, gradients and AdamW's two
+moments of what is trained, and what autograd keeps of the largest micro-batch. They err upwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from .shapes import ModelShape
+
+MIB = 2**20
+# Interpreter, torch, transformers: what their libraries and buffers hold resident, as measured (860 to 920 MiB,
+# 340 of them mapped files); llmcompressor adds some.
+PROCESS_BYTES = 900 * MIB
+LLMCOMPRESSOR_BYTES = 100 * MIB
+FLOAT = 4
+
+
+def weights_bytes(shape: ModelShape) -> int:
+    """Return the bytes of the weights in float32."""
+    return FLOAT * shape.parameters
+
+
+def loading_bytes(shape: ModelShape) -> int:
+    """Return the peak of loading bf16 weights as float32: both, while the file is mapped."""
+    return (FLOAT + 2) * shape.parameters
+
+
+def activation_bytes(shape: ModelShape, tokens: int, layers: int, checkpointed: bool = False) -> int:
+    """Return what autograd keeps of a micro-batch: per token and layer, what the backward pass reads.
+
+    Two norms (input and normalised), queries, keys and values spread over all heads, and the attention's result
+    twice make about 10 × hidden + 4 × kv; the MLP keeps four of its inner width. The backward pass holds about a
+    third more for a moment.
+    """
+    keys = shape.kv_heads * shape.head_dim
+    kept = 10 * shape.hidden + 4 * keys + 4 * shape.intermediate
+    held = 1 if checkpointed else layers
+    return int(1.35 * FLOAT * tokens * kept * held)
+
+
+def logits_bytes(shape: ModelShape, answers: int, copies: int = 4) -> int:
+    """Return the bytes of logits, their log-softmax and gradients at so many answer positions."""
+    return FLOAT * answers * shape.vocabulary * copies
+
+
+def training_bytes(
+    shape: ModelShape, trained: int, tokens: int, answers: int, layers: int, logit_copies: int = 4
+) -> int:
+    """Return the peak of a training step.
+
+    Args:
+        shape: the model that is trained.
+        trained: its parameters that are trained.
+        tokens: tokens of the largest micro-batch.
+        answers: answer positions of the largest micro-batch.
+        layers: layers that autograd goes through.
+        logit_copies: vocabulary-wide rows held per answer position.
+    """
+    steady = weights_bytes(shape) + 3 * FLOAT * trained
+    batch = activation_bytes(shape, tokens, layers) + logits_bytes(shape, answers, logit_copies)
+    # Writing a checkpoint holds its bytes once more.
+    checkpoint = 3 * FLOAT * trained
+    return max(forward_bytes(shape, 0, 0), PROCESS_BYTES + steady + max(batch, checkpoint))
+
+
+def forward_bytes(shape: ModelShape, tokens: int, answers: int) -> int:
+    """Return the peak of loading a model and of a forward pass without gradients.
+
+    While it is loaded, the file is mapped and the largest table is there twice.
+    """
+    table = FLOAT * shape.vocabulary * shape.hidden
+    batch = activation_bytes(shape, tokens, 1) + logits_bytes(shape, answers)
+    return PROCESS_BYTES + loading_bytes(shape) + max(table, batch)
+
+
+@dataclass
+class Meter:
+    """Peak memory of this process while the block runs.
+
+    ``peak`` is the largest resident set in bytes (mapped files included), ``anonymous`` the largest part of
+    it that no file backs and that a kernel cannot drop. Both are 0 where the system does not say.
+    """
+
+    interval: float = 0.05
+    peak: int = 0
+    anonymous: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _thread: threading.Thread | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Meter:
+        """Reset the kernel's high-water mark where it allows it, and start sampling."""
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        self._reset = read_status().get("VmHWM", 0)
+        self._sample()
+        self._thread = threading.Thread(target=self._watch, name="memory-meter", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop sampling and take the last readings."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._sample()
+        mark = read_status().get("VmHWM", 0)
+        # A mark that was not reset belongs to an earlier step, unless this one went past it.
+        if mark > self._reset:
+            self.peak = max(self.peak, mark)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        status = read_status()
+        self.peak = max(self.peak, status.get("VmRSS", 0))
+        self.anonymous = max(self.anonymous, status.get("RssAnon", 0))
+
+
+def read_status(path: Path = Path("/proc/self/status")) -> dict[str, int]:
+    """Return the memory lines of a process's status in bytes (``VmRSS``, ``VmHWM``, ``RssAnon`` …)."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            name, _, rest = line.partition(":")
+            words = rest.split()
+            if len(words) == 2 and words[1] == "kB":
+                found[name] = int(words[0]) * 1024
+    return found
+
+
+def give_back() -> None:
+    """Collect garbage and hand free pages back to the system, so that a step starts from its own peak."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    if os.name == "posix":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,0 +1,181 @@
+"""What a decoder's configuration says about its layers: widths, parameters, work. No weights are read."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+# Decoders whose layers are q/k/v/o and gate/up/down projections under model.layers: the ones whose tiny
+# copies go through every step in tests/compression.
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+)
+GGUF_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer: its name in the model, and its input and output widths."""
+
+    name: str
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a decoder; every count is in elements.
+
+    Attributes:
+        architecture: class name, such as ``LlamaForCausalLM``.
+        quantised: how the weights are already quantised (``compressed-tensors`` …), or empty.
+        tied: whether input and output embedding are one table.
+    """
+
+    architecture: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+    positions: int
+    quantised: str = ""
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of one decoder layer, norms included."""
+        return sum(linear.columns * linear.rows for linear in self._layer(0)) + 2 * self.hidden
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Parameters of the embedding table, or of both tables when they are not tied."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters in all (biases, where a family has them, are too few to count)."""
+        return self.layers * self.layer_parameters + self.embedding_parameters + self.hidden
+
+    def linears(self) -> list[Linear]:
+        """Return every linear layer, the output head included, in the model's order."""
+        found = [linear for index in range(self.layers) for linear in self._layer(index)]
+        return [*found, Linear("lm_head", self.hidden, self.vocabulary)]
+
+    def with_layers(self, layers: int) -> ModelShape:
+        """Return the shape with another number of layers."""
+        return replace(self, layers=layers)
+
+    def _layer(self, index: int) -> list[Linear]:
+        at, queries, keys = f"model.layers.{index}", self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return [
+            Linear(f"{at}.self_attn.q_proj", self.hidden, queries),
+            Linear(f"{at}.self_attn.k_proj", self.hidden, keys),
+            Linear(f"{at}.self_attn.v_proj", self.hidden, keys),
+            Linear(f"{at}.self_attn.o_proj", queries, self.hidden),
+            Linear(f"{at}.mlp.gate_proj", self.hidden, self.intermediate),
+            Linear(f"{at}.mlp.up_proj", self.hidden, self.intermediate),
+            Linear(f"{at}.mlp.down_proj", self.intermediate, self.hidden),
+        ]
+
+
+def from_config(config: Mapping[str, Any]) -> ModelShape:
+    """Read a shape from a Hugging Face ``config.json``.
+
+    Raises:
+        KeyError: a size is missing, so the model is no decoder of the kind we know.
+    """
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    quantisation = config.get("quantization_config") or config.get("compression_config") or {}
+    return ModelShape(
+        architecture=str((config.get("architectures") or ["unknown"])[0]),
+        layers=int(config["num_hidden_layers"]),
+        hidden=hidden,
+        intermediate=int(config["intermediate_size"]),
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or hidden // heads),
+        vocabulary=int(config["vocab_size"]),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        positions=int(config.get("max_position_embeddings", 0)),
+        quantised=str(quantisation.get("quant_method", "unknown method")) if quantisation else "",
+    )
+
+
+def from_gguf(fields: Mapping[str, Any], tied: bool) -> ModelShape:
+    """Read a shape from the metadata of a GGUF file (``general.architecture`` and its sizes).
+
+    Args:
+        fields: metadata by key; ``tokenizer.ggml.tokens`` may be given as its length.
+        tied: whether the file lacks an output head of its own.
+
+    Raises:
+        KeyError: a size is missing.
+    """
+    family = str(fields["general.architecture"])
+    hidden = int(fields[f"{family}.embedding_length"])
+    heads = int(fields[f"{family}.attention.head_count"])
+    return ModelShape(
+        architecture=GGUF_ARCHITECTURES.get(family, family),
+        layers=int(fields[f"{family}.block_count"]),
+        hidden=hidden,
+        intermediate=int(fields[f"{family}.feed_forward_length"]),
+        heads=heads,
+        kv_heads=int(fields.get(f"{family}.attention.head_count_kv", heads)),
+        head_dim=int(fields.get(f"{family}.attention.key_length", hidden // heads)),
+        vocabulary=int(fields["tokenizer.ggml.tokens"]),
+        tied=tied,
+        positions=int(fields.get(f"{family}.context_length", 0)),
+    )
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether a layer is meant by a manifest's pattern: ``Linear``, ``re:…``, a name, or its last parts."""
+    if pattern == "Linear":
+        return True
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return name == pattern or fnmatch.fnmatchcase(name, f"*.{pattern}")
+
+
+def targeted(shape: ModelShape, targets: Iterable[str], ignore: Iterable[str]) -> list[Linear]:
+    """Return the linear layers that a quantise step would change."""
+    wanted, left = list(targets), list(ignore)
+    return [
+        linear
+        for linear in shape.linears()
+        if any(matches(linear.name, pattern) for pattern in wanted)
+        and not any(matches(linear.name, pattern) for pattern in left)
+    ]
+
+
+def groups_that_fit(linears: Iterable[Linear], sizes: Iterable[int] = (128, 64, 32)) -> list[int]:
+    """Return the group sizes that divide the input width of every layer, the largest first."""
+    widths = {linear.columns for linear in linears}
+    return [size for size in sizes if all(width % size == 0 for width in widths)]
+
+
+def forward_flops(shape: ModelShape, tokens: float, answers: float, layers: int | None = None) -> float:
+    """Return the floating-point operations of a forward pass.
+
+    Args:
+        shape: the model.
+        tokens: tokens that go through the layers, padding included.
+        answers: positions at which the output head is computed.
+        layers: how many layers they go through. Default: all.
+    """
+    count = shape.layers if layers is None else layers
+    return 2.0 * shape.layer_parameters * count * tokens + 2.0 * shape.hidden * shape.vocabulary * answers

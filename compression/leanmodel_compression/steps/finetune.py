@@ -1,0 +1,178 @@
+"""Finetune: adapt the large model to a data set, all weights, the last layers, or low-rank adapters.
+
+LoRA is arXiv 2106.09685, through peft, merged at the end: what comes out is an ordinary model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leanmodel_api.errors import Issue
+
+from .. import hf, memory
+from ..shapes import ModelShape, forward_flops
+from . import training
+from .protocol import Outcome, Place, Task, Work, checked
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Finetuning:
+    """Trains on answers alone: the prompt is given, the answer and its end are learned."""
+
+    name = "Finetune"
+    version = 1
+    libraries = ("torch", "transformers", "peft")
+    teaches = False
+
+    def data_set(self, spec: Any) -> tuple[bool, str | None]:
+        """It learns from the train part."""
+        return True, spec.data_set
+
+    def max_length(self, spec: Any) -> int | None:
+        """Rows are cut to the step's own length."""
+        return int(spec.max_length)
+
+    def settings(self, spec: Any) -> Mapping[str, Any]:
+        """All but what changes only the way."""
+        found = training.settings(spec)
+        if spec.method == "Full":
+            found.pop("lora_rank", None)
+        return found
+
+    def issues(self, task: Task) -> list[Issue]:
+        """Check the data, the numbers and the layers that are named."""
+        found = training.issues(task)
+        layers = task.spec.train_layers
+        if layers is not None and layers > task.shape.layers:
+            found.append(
+                Issue(
+                    f"{task.field}.trainLayers",
+                    f"{layers}, and the model has {task.shape.layers} layers",
+                    f"write at most {task.shape.layers}, or leave it out to train all weights",
+                )
+            )
+        return found
+
+    def after(self, task: Task) -> ModelShape:
+        """The model keeps its shape."""
+        return task.shape
+
+    def memory(self, task: Task) -> int:
+        """Weights, gradients and moments of what is trained, and the largest micro-batch."""
+        tokens, answers = training.micro(task)
+        need = memory.training_bytes(
+            task.shape, trained_parameters(task), tokens, answers, trained_layers(task)
+        )
+        return checked(task, task.shape, need)
+
+    def disk(self, task: Task) -> int:
+        """The artifact, and two checkpoints while one replaces the other."""
+        return 2 * task.shape.parameters + 2 * 12 * trained_parameters(task)
+
+    def work(self, task: Task) -> Work:
+        """Forward through all layers, backward (twice that) through the trained ones."""
+        tokens, answers = training.total_tokens(task), training.total_answers(task)
+        forward = forward_flops(task.shape, tokens, answers)
+        backward = forward_flops(task.shape, tokens, answers, trained_layers(task))
+        share = 1.0 if task.spec.method == "LoRA" else 2.0
+        steps = training.total_steps(task)
+        traffic = 40.0 * trained_parameters(task) * steps
+        traffic += 24.0 * trained_parameters(task) * steps / task.spec.checkpoint_steps
+        return Work(
+            flops=forward + share * backward, bytes=traffic + 20.0 * task.shape.parameters, seconds=3.0
+        )
+
+    def run(self, task: Task, place: Place) -> Outcome:
+        """Train, merge, and write bf16."""
+        import torch
+        import torch.nn.functional as functional
+
+        model = hf.load_model(place.source)
+        tokenizer = hf.load_tokenizer(place.source)
+        rows, pad = training.chosen(task), int(tokenizer.eos_token_id)
+        adapted = add_adapters(model, task) if task.spec.method == "LoRA" else None
+        trained = adapters_of(model) if adapted is not None else to_train(model, task)
+
+        def loss_of(part: Any) -> Any:
+            ids, where, columns, wanted = training.collate(rows, part, pad)
+            logits = training.answer_logits(model, ids, where, columns)
+            return functional.cross_entropy(logits, wanted, reduction="sum")
+
+        modules = len({name.rpartition(".")[0] for name in trained})
+        done = training.fit(task, place, trained, loss_of, model.train)
+        with torch.no_grad():
+            if adapted is not None:
+                model = adapted.merge_and_unload()
+        model.eval()
+        hf.save_model(model, place.target)
+        hf.copy_tokenizer(place.source, place.target)
+        return Outcome(
+            modules,
+            describe(task.spec, len(rows), done.steps),
+            done.resumed_at,
+            {"trainLoss": done.loss, "optimiserSteps": float(done.steps)},
+        )
+
+
+def describe(spec: Any, rows: int, steps: int) -> str:
+    """Return the settings in short."""
+    what = "all weights" if spec.train_layers is None else f"last {spec.train_layers} layers"
+    how = f"LoRA rank {spec.lora_rank}" if spec.method == "LoRA" else "Full"
+    return f"{how}, {what}, {rows} rows, {steps} optimiser steps, learning rate {spec.learning_rate}"
+
+
+def trained_layers(task: Task) -> int:
+    """Return the layers that autograd goes through."""
+    return int(task.spec.train_layers or task.shape.layers)
+
+
+def trained_parameters(task: Task) -> int:
+    """Return the parameters that are trained."""
+    spec, shape = task.spec, task.shape
+    layers = trained_layers(task)
+    if spec.method == "LoRA":
+        # The seven projections of the first layer stand for those of every layer.
+        widths = sum(linear.columns + linear.rows for linear in shape.linears()[: len(LORA_TARGETS)])
+        return layers * int(spec.lora_rank) * widths
+    head = shape.embedding_parameters if spec.train_layers is None else 0
+    return layers * shape.layer_parameters + shape.hidden + head
+
+
+def to_train(model: Any, task: Task) -> dict[str, Any]:
+    """Return the weights that are trained: all, or those of the last layers and the final norm."""
+    layers = task.spec.train_layers
+    if layers is None:
+        return dict(model.named_parameters())
+    first = task.shape.layers - layers
+    last = tuple(f"model.layers.{index}." for index in range(first, task.shape.layers))
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith((*last, "model.norm."))
+    }
+
+
+def add_adapters(model: Any, task: Task) -> Any:
+    """Put seeded low-rank adapters beside the projections of the layers that are trained."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(task.seed)
+    first = task.shape.layers - trained_layers(task)
+    config = LoraConfig(
+        r=task.spec.lora_rank,
+        lora_alpha=2 * task.spec.lora_rank,
+        lora_dropout=0.0,
+        target_modules=list(LORA_TARGETS),
+        layers_to_transform=list(range(first, task.shape.layers)),
+        layers_pattern="layers",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def adapters_of(model: Any) -> dict[str, Any]:
+    """Return the adapters' parameters by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if ".lora_" in name}

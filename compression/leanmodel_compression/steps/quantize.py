@@ -1,0 +1,272 @@
+"""Quantise: linear layers in 8 or 4 bits, by llmcompressor, written as compressed-tensors.
+
+W8A8 has one scale per output channel and scales activations per token as they come (what vLLM's integer
+kernels take); W4A16 has one scale per group of input columns. RTN rounds to nearest. GPTQ (arXiv 2210.17323)
+goes layer by layer and corrects each column's error in the columns after it; every finished layer is kept,
+and a killed run takes it from there.
+
+Scales are rounded to bf16 before weights are put on their grid, not after: stored in bf16, a grid and its
+scale would otherwise disagree by up to one step of eight bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leanmodel_api.errors import Issue
+
+from .. import hf, memory
+from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Row
+from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
+from .protocol import Outcome, Place, StepError, Task, Work, checked
+
+BITS = {"W8A8": 8, "W4A16": 4}
+GROUPS = (128, 64, 32)
+DAMPENING = 0.01
+
+
+class Quantization:
+    """Puts weights on a grid."""
+
+    name = "Quantize"
+    version = 1
+    libraries = ("llmcompressor", "compressed-tensors", "torch", "transformers")
+    teaches = False
+
+    def data_set(self, spec: Any) -> tuple[bool, str | None]:
+        """Only GPTQ calibrates."""
+        return spec.algorithm == "GPTQ", spec.data_set
+
+    def max_length(self, spec: Any) -> int | None:
+        """Calibration rows are cut to the step's own length."""
+        return int(spec.max_length)
+
+    def settings(self, spec: Any) -> Mapping[str, Any]:
+        """All but the data set's name; what only GPTQ uses counts for GPTQ alone."""
+        hidden = {"data_set", "type"}
+        if spec.algorithm == "RTN":
+            hidden |= {"samples", "max_length"}
+        return dict(spec.model_dump(mode="json", exclude=hidden, exclude_none=True))
+
+    def issues(self, task: Task) -> list[Issue]:
+        """Check that the scheme is built, that layers match, and that the group size divides them."""
+        spec, field = task.spec, task.field
+        found = []
+        if spec.scheme not in BITS:
+            found.append(
+                Issue(f"{field}.scheme", f"{spec.scheme} is not supported yet", "write W8A8 or W4A16")
+            )
+        if spec.algorithm not in ("RTN", "GPTQ"):
+            found.append(
+                Issue(f"{field}.algorithm", f"{spec.algorithm} is not supported yet", "write RTN or GPTQ")
+            )
+        linears = targeted(task.shape, spec.targets, spec.ignore)
+        if not linears:
+            found.append(
+                Issue(
+                    f"{field}.targets",
+                    f"{spec.targets} without {spec.ignore} match none of the model's linear layers",
+                    "write [Linear], or re:patterns such as re:.*mlp.*",
+                )
+            )
+        elif spec.scheme == "W8A8" and spec.group_size is not None:
+            found.append(
+                Issue(
+                    f"{field}.groupSize",
+                    f"{spec.group_size} with W8A8, which has one scale per row",
+                    "remove it",
+                )
+            )
+        elif spec.scheme == "W4A16":
+            found += group_issues(spec, field, linears)
+        if spec.algorithm == "GPTQ" and (task.rows is None or not task.rows.train):
+            found.append(
+                Issue(f"{field}.dataSet", "GPTQ calibrates on rows, there are none", "write algorithm: RTN")
+            )
+        return found
+
+    def after(self, task: Task) -> ModelShape:
+        """The same layers, quantised."""
+        from dataclasses import replace
+
+        return replace(task.shape, quantised="compressed-tensors")
+
+    def memory(self, task: Task) -> int:
+        """The weights and their integers; GPTQ also holds one layer's Hessians and all samples' hidden states."""
+        steady = memory.LLMCOMPRESSOR_BYTES
+        base = checked(task, task.shape, memory.forward_bytes(task.shape, MICRO_TOKENS, MICRO_ANSWERS))
+        if task.spec.algorithm == "RTN":
+            return steady + base
+        rows = samples(task)
+        tokens = sum(len(row.ids) for row in rows)
+        longest = max((len(row.ids) for row in rows), default=1)
+        hessians = sum(4 * linear.columns**2 for linear in task.shape.linears()[:7])
+        largest = 4 * 4 * task.shape.intermediate**2
+        states = 2 * 4 * tokens * task.shape.hidden
+        batch = memory.activation_bytes(task.shape, longest, 1)
+        return steady + base + hessians + largest + states + batch
+
+    def disk(self, task: Task) -> int:
+        """The artifact, and GPTQ's finished layers in float32."""
+        kept = 4 * task.shape.parameters if task.spec.algorithm == "GPTQ" else 0
+        return 2 * task.shape.parameters + kept
+
+    def work(self, task: Task) -> Work:
+        """Rounding is nearly free; GPTQ factorises one Hessian per layer and goes through its columns."""
+        start = Work(bytes=40.0 * task.shape.parameters, seconds=8.0)
+        if task.spec.algorithm == "RTN":
+            return start
+        tokens = sum(len(row.ids) for row in samples(task))
+        flops = 2 * forward_flops(task.shape, tokens, 0)
+        columns = 0
+        for linear in targeted(task.shape, task.spec.targets, task.spec.ignore):
+            flops += 2.0 * tokens * linear.columns**2 + 3.0 * linear.columns**3
+            flops += 2.0 * linear.rows * linear.columns**2
+            columns += linear.columns
+        # A column is a dozen small operations: their dispatch is what takes the time.
+        return Work(flops=flops, bytes=start.bytes, seconds=start.seconds + columns * 0.0004)
+
+    def run(self, task: Task, place: Place) -> Outcome:
+        """Quantise, compress, and write integers with bf16 for all that stayed."""
+        from . import gptq
+
+        quiet()
+        spec = task.spec
+        place.progress(0, 1, "loading")
+        model = hf.load_model(place.source)
+        # llmcompressor looks the model's configuration up where it came from.
+        model.config._name_or_path = str(place.source)
+        arguments = modifier_arguments(spec, task.shape)
+        if spec.algorithm == "GPTQ":
+            resumed_at = gptq.quantise(model, arguments, samples(task), task, place)
+        else:
+            resumed_at = None
+            round_to_nearest(model, arguments)
+        changed = compress_and_save(model, place)
+        if changed == 0:
+            raise StepError(
+                Issue(
+                    f"{task.field}.targets",
+                    "no layer was quantised",
+                    "write [Linear], or patterns that match",
+                )
+            )
+        hf.copy_tokenizer(place.source, place.target)
+        hf.tidy(place.target)
+        place.progress(1, 1, f"{changed} layers")
+        return Outcome(changed, describe(spec, task.shape, changed), resumed_at)
+
+
+def group_issues(spec: Any, field: str, linears: list[Linear]) -> list[Issue]:
+    """Return what is wrong with a group size: the layers it does not divide, and the sizes that fit all."""
+    fits = groups_that_fit(linears, (1024, 512, 256, 128, 96, 64, 48, 32, 16))
+    advice = f"write one of {', '.join(str(size) for size in fits)}" if fits else "write scheme: W8A8"
+    if spec.group_size is None:
+        if groups_that_fit(linears, GROUPS):
+            return []
+        return [Issue(f"{field}.groupSize", f"none of {GROUPS} divides every layer's input width", advice)]
+    bad: dict[int, list[str]] = {}
+    for linear in linears:
+        if linear.columns % spec.group_size:
+            bad.setdefault(linear.columns, []).append(linear.name)
+    if not bad:
+        return []
+    widths = "; ".join(
+        f"{width} of {len(names)} layers such as {names[0]}" for width, names in sorted(bad.items())
+    )
+    return [
+        Issue(f"{field}.groupSize", f"{spec.group_size} does not divide the input width {widths}", advice)
+    ]
+
+
+def group_size(spec: Any, shape: ModelShape) -> int:
+    """Return the group size of W4A16: the manifest's, or the largest that divides every layer."""
+    if spec.group_size is not None:
+        return int(spec.group_size)
+    return groups_that_fit(targeted(shape, spec.targets, spec.ignore), GROUPS)[0]
+
+
+def describe(spec: Any, shape: ModelShape, changed: int) -> str:
+    """Return the settings in short."""
+    group = f" group {group_size(spec, shape)}" if spec.scheme == "W4A16" else ""
+    return f"{spec.scheme}{group} {spec.algorithm}, {changed} layers"
+
+
+def samples(task: Task) -> tuple[Row, ...]:
+    """Return the rows that GPTQ calibrates on."""
+    return task.rows.train[: task.spec.samples] if task.rows is not None else ()
+
+
+def modifier_arguments(spec: Any, shape: ModelShape) -> dict[str, Any]:
+    """Return llmcompressor's words for the step."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    names = [linear.name for linear in targeted(shape, spec.targets, spec.ignore)]
+    # Every layer that is meant, by name: what matches is decided in one place, ours.
+    everything = {linear.name for linear in shape.linears()}
+    whole = set(names) | {"lm_head"} == everything and "lm_head" not in names
+    targets = ["Linear"] if whole else names
+    if spec.scheme == "W8A8":
+        weights = QuantizationArgs(num_bits=8, strategy="channel", symmetric=True)
+        inputs = QuantizationArgs(num_bits=8, strategy="token", symmetric=True, dynamic=True)
+        scheme = QuantizationScheme(targets=targets, weights=weights, input_activations=inputs)
+    else:
+        weights = QuantizationArgs(
+            num_bits=4, strategy="group", group_size=group_size(spec, shape), symmetric=True
+        )
+        scheme = QuantizationScheme(targets=targets, weights=weights)
+    return {"config_groups": {"group_0": scheme}, "ignore": ["lm_head"] if whole else []}
+
+
+def round_to_nearest(model: Any, arguments: dict[str, Any]) -> None:
+    """Give every targeted layer its scales; compressing rounds."""
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    oneshot(model=model, recipe=[QuantizationModifier(**arguments)], pipeline="datafree")
+    for module in quantised_modules(model):
+        module.weight_scale.data.copy_(as_stored(module.weight_scale.data))
+
+
+def as_stored(scale: Any) -> Any:
+    """Return scales as they will read after storing in bf16, in their own precision."""
+    import torch
+
+    return scale.to(torch.bfloat16).to(scale.dtype)
+
+
+def quantised_modules(model: Any) -> list[Any]:
+    """Return the modules that have a scale for their weights."""
+    return [module for module in model.modules() if getattr(module, "weight_scale", None) is not None]
+
+
+def compress_and_save(model: Any, place: Place) -> int:
+    """Round in float32, then store floats as bf16; return the layers that became integers."""
+    import torch
+    from compressed_tensors import ModelCompressor
+
+    changed = len(quantised_modules(model))
+    if changed == 0:
+        return 0
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model, skip_compressed=True)
+    model.to(torch.bfloat16)
+    model.config._name_or_path = ""
+    model.save_pretrained(str(place.target), max_shard_size="1000GB")
+    return changed
+
+
+def quiet() -> None:
+    """Keep llmcompressor's log to errors: it warns of what is meant here (no accelerator, no hub)."""
+    import sys
+    import warnings
+
+    # Importing it sets its own log up, so that has to come first.
+    import llmcompressor  # noqa: F401
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="ERROR")
+    warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+    warnings.filterwarnings("ignore", message="You passed `quantization_config`")

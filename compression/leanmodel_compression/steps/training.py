@@ -1,0 +1,260 @@
+"""What the training steps share: data, limits, the optimiser loop with its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leanmodel_api.base import number
+from leanmodel_api.errors import Issue
+from leanmodel_api.steps import TrainingFields
+
+from .. import checkpoint
+from ..batches import Row, batch_at, largest_micro, micro_batches, padded_tokens, steps_in
+from .protocol import Place, StepError, Task
+
+WARM_UP = 0.1
+BETAS = (0.9, 0.98)
+CLIP = 1.0
+# Rows at least: fewer say nothing about a task, and mostly mean a wrong split or file.
+LEAST_ROWS = 8
+# Settings that change the way, not the result: a resumed run ends bit for bit where an unkilled one does.
+NEUTRAL = {"checkpoint_steps", "data_set", "type"}
+
+
+@dataclass
+class Trained:
+    """How a training ended."""
+
+    steps: int
+    resumed_at: int | None
+    loss: float
+    seconds: float
+
+
+def settings(spec: TrainingFields) -> dict[str, Any]:
+    """Return what enters the key."""
+    return spec.model_dump(mode="json", exclude=NEUTRAL, exclude_none=True)
+
+
+def chosen(task: Task) -> tuple[Row, ...]:
+    """Return the train rows that the step uses: thinned by ``maxImbalance``, then the first ``maxExamples``."""
+    assert task.rows is not None
+    return thinned(task.rows.train, task.spec.max_imbalance)[: task.spec.max_examples]
+
+
+def thinned(rows: Sequence[Row], most: int | None) -> tuple[Row, ...]:
+    """Return the rows, in their order, with at most ``most`` of each answer for one of the rarest answer."""
+    counts = Counter(row.ids[row.first :] for row in rows)
+    if most is None or not counts:
+        return tuple(rows)
+    limit = most * min(counts.values())
+    taken: Counter[tuple[int, ...]] = Counter()
+    kept = []
+    for row in rows:
+        answer = row.ids[row.first :]
+        taken[answer] += 1
+        if taken[answer] <= limit:
+            kept.append(row)
+    return tuple(kept)
+
+
+def total_steps(task: Task) -> int:
+    """Return the optimiser steps of the whole training."""
+    return steps_in(len(chosen(task)), task.spec.batch_size, number(task.spec.epochs))
+
+
+def total_tokens(task: Task) -> float:
+    """Return the tokens of the whole training, padding included."""
+    rows = chosen(task)
+    return padded_tokens(rows, task.spec.batch_size, task.seed) * epochs(task)
+
+
+def total_answers(task: Task) -> float:
+    """Return the answer positions of the whole training."""
+    return sum(row.answers for row in chosen(task)) * epochs(task)
+
+
+def epochs(task: Task) -> float:
+    """Return the passes as they will be made: whole optimiser steps."""
+    per_epoch = math.ceil(len(chosen(task)) / int(task.spec.batch_size))
+    return total_steps(task) / per_epoch
+
+
+def micro(task: Task) -> tuple[int, int]:
+    """Return the bound of (tokens, answer positions) of a micro-batch."""
+    return largest_micro(chosen(task), task.spec.batch_size)
+
+
+def issues(task: Task) -> list[Issue]:
+    """Return what is wrong with a training step's data and numbers."""
+    spec, field = task.spec, task.field
+    found = []
+    rows = chosen(task) if task.rows is not None else ()
+    if len(rows) < LEAST_ROWS:
+        found.append(
+            Issue(
+                f"{field}.dataSet",
+                f"the train part has {len(rows)} rows with an answer, at least {LEAST_ROWS} are needed",
+                "give more rows, a larger split.train, or an answer template",
+            )
+        )
+    if number(spec.epochs) <= 0:
+        found.append(Issue(f"{field}.epochs", f"{spec.epochs} is no training", "write a number above 0"))
+    if not 0 < number(spec.learning_rate) < 1:
+        found.append(
+            Issue(
+                f"{field}.learningRate", f"{spec.learning_rate} cannot be meant", "write one such as 0.0001"
+            )
+        )
+    return found
+
+
+def collate(rows: Sequence[Row], part: Sequence[int], pad: int) -> tuple[Any, Any, Any, Any]:
+    """Return a micro-batch.
+
+    Rows are padded on the right, and need no mask: under causal attention no answer position sees padding.
+
+    Returns:
+        ids (rows × width), and for each answer position its row, its column and the token that is wanted.
+    """
+    import torch
+
+    width = max(len(rows[index].ids) for index in part)
+    ids = torch.full((len(part), width), pad, dtype=torch.long)
+    where: list[int] = []
+    columns: list[int] = []
+    wanted: list[int] = []
+    for line, index in enumerate(part):
+        row = rows[index]
+        ids[line, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
+        where += [line] * row.answers
+        columns += range(row.first - 1, len(row.ids) - 1)
+        wanted += row.ids[row.first :]
+    return ids, torch.tensor(where), torch.tensor(columns), torch.tensor(wanted)
+
+
+def answer_logits(model: Any, ids: Any, where: Any, columns: Any) -> Any:
+    """Return the logits at the answer positions alone (positions × vocabulary): the head is the dear part."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    return model.lm_head(hidden[where, columns]).float()
+
+
+def learning_rate(peak: float, step: int, total: int) -> float:
+    """Return the rate of optimiser step ``step`` (from 0): linear warm-up over a tenth, then linear decay."""
+    warm = max(1.0, WARM_UP * total)
+    return peak * min((step + 1) / warm, (total - step) / max(1.0, total - warm), 1.0)
+
+
+def fit(
+    task: Task,
+    place: Place,
+    trained: dict[str, Any],
+    loss_of: Callable[[Sequence[int]], Any],
+    set_training: Callable[[], None],
+    offset: int = 0,
+) -> Trained:
+    """Train until the last optimiser step, from the last whole checkpoint on.
+
+    Everything random is a function of (seed, step), and checkpoints hold the exact float32 state, so a
+    killed and resumed training ends with the same bits as one that was left alone.
+
+    Args:
+        task: the step, its rows and settings.
+        place: where checkpoints go and progress is told.
+        trained: the parameters to train, by name; updated in place.
+        loss_of: takes the indices of a micro-batch, returns the summed loss over its answer positions.
+        set_training: puts the model into training mode.
+        offset: units of progress that were done before the training.
+
+    Raises:
+        StepError: the loss or the gradient is not finite.
+    """
+    import torch
+
+    spec, rows = task.spec, chosen(task)
+    lengths = [len(row.ids) for row in rows]
+    total, peak = total_steps(task), number(spec.learning_rate)
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(list(trained.values()), lr=peak, betas=BETAS, weight_decay=0.0, fused=True)
+    folder = place.scratch / "training"
+    start, spent, running = restore(folder, place.fingerprint, trained, optimiser)
+    resumed_at = start or None
+    set_training()
+    place.progress(offset + start, offset + total, "training")
+    began = time.monotonic()
+    for step in range(start, total):
+        torch.manual_seed(task.seed * 1_000_003 + step)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(peak, step, total)
+        batch = batch_at(lengths, spec.batch_size, task.seed, step)
+        positions = sum(rows[index].answers for index in batch)
+        value = 0.0
+        for part in micro_batches(batch, rows):
+            loss = loss_of(part) / positions
+            loss.backward()
+            value += float(loss.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(list(trained.values()), CLIP))
+        if not math.isfinite(value) or not math.isfinite(norm):
+            raise StepError(
+                Issue(
+                    f"{task.field}.learningRate",
+                    f"the loss became {value} (gradient {norm}) at optimiser step {step + 1} of {total} with "
+                    f"{spec.learning_rate}",
+                    f"write a smaller one, such as {peak / 10:g}",
+                )
+            )
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        running = value if step == 0 else 0.9 * running + 0.1 * value
+        done = step + 1
+        place.progress(offset + done, offset + total, f"optimiser step {done}/{total}, loss {running:.4f}")
+        if done % spec.checkpoint_steps == 0 and done < total:
+            state = {"fingerprint": place.fingerprint, "running": running}
+            state["seconds"] = spent + time.monotonic() - began
+            checkpoint.save(folder, done, checkpoint_tensors(trained, optimiser), state)
+    for parameter in trained.values():
+        parameter.requires_grad_(False)
+    return Trained(total, resumed_at, running, spent + time.monotonic() - began)
+
+
+def restore(
+    folder: Any, fingerprint: str, trained: dict[str, Any], optimiser: Any
+) -> tuple[int, float, float]:
+    """Put the last whole checkpoint back into parameters and optimiser.
+
+    Returns:
+        The optimiser step to go on with, seconds spent before, and the running loss; zeros without one.
+    """
+    import torch
+
+    found = checkpoint.latest(folder)
+    if found is None or found.state.get("fingerprint") != fingerprint:
+        return 0, 0.0, 0.0
+    tensors = found.tensors()
+    if {name.partition("/")[2] for name in tensors if name.startswith("weight/")} != set(trained):
+        return 0, 0.0, 0.0
+    for name, parameter in trained.items():
+        parameter.data.copy_(tensors.pop(f"weight/{name}"))
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(found.at)),
+            "exp_avg": tensors.pop(f"mean/{name}"),
+            "exp_avg_sq": tensors.pop(f"square/{name}"),
+        }
+    return found.at, float(found.state["seconds"]), float(found.state["running"])
+
+
+def checkpoint_tensors(trained: dict[str, Any], optimiser: Any) -> dict[str, Any]:
+    """Return what a checkpoint holds: the trained weights and AdamW's two moments, all float32."""
+    tensors = {}
+    for name, parameter in trained.items():
+        state = optimiser.state[parameter]
+        tensors[f"weight/{name}"] = parameter.detach()
+        tensors[f"mean/{name}"] = state["exp_avg"]
+        tensors[f"square/{name}"] = state["exp_avg_sq"]
+    return tensors

@@ -1,0 +1,1 @@
+"""The data plane: Ray Serve applications, the router and the engines."""

@@ -1,0 +1,1 @@
+"""Engines: what runs a model inside a Serve replica. One file each, entered in ``base.ENGINES``."""

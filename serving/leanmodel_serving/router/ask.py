@@ -1,0 +1,180 @@
+"""A request for a generation: read, checked, and described for the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import from_json
+
+from leanmodel_routing.decide import RequestFacts
+
+from .errors import ApiError, model_not_found
+
+Endpoint = Literal["chat", "completions"]
+PATHS: dict[Endpoint, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+# Fields that change nothing about what a greedy model answers.
+_NEUTRAL_TEXT = (
+    "model messages prompt stream stream_options temperature top_p max_tokens max_completion_tokens n logprobs "
+    "top_logprobs user metadata store seed service_tier safety_identifier prompt_cache_key parallel_tool_calls "
+    "request_id priority tools tool_choice functions function_call"
+)
+_NEUTRAL = frozenset(_NEUTRAL_TEXT.split())
+# Values with which a field that could matter does not.
+_HARMLESS: dict[str, object] = {
+    "best_of": 1, "echo": False, "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1,
+    "min_p": 0, "min_tokens": 0, "suffix": "",
+}  # fmt: skip
+# What an engine uses where a request says nothing (max_tokens: OpenAI's 16 for a raw completion, else no limit).
+_DEFAULTS: dict[str, float | int] = {"temperature": 1.0, "top_p": 1.0, "n": 1}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request as the router sees it.
+
+    Attributes:
+        endpoint: which kind.
+        body: the parsed body; never changed, copies go to the engines.
+        stream: whether chunks are wanted.
+        usage_wanted: whether the stream's last chunk shall carry the usage.
+    """
+
+    endpoint: Endpoint
+    body: Mapping[str, Any]
+    stream: bool
+    usage_wanted: bool
+
+    @property
+    def logprobs(self) -> int | None:
+        """How many best log-probs per token the user wants (0: the token's own), None for none."""
+        if self.endpoint == "chat":
+            return int(self.body.get("top_logprobs") or 0) if self.body.get("logprobs") else None
+        wanted = self.body.get("logprobs")
+        return None if wanted is None or wanted is False else int(wanted)
+
+    def text(self) -> str | None:
+        """Return the prompt as one text (chat: contents joined by newlines), None where it is not plain text."""
+        if self.endpoint == "completions":
+            prompt = self.body.get("prompt")
+            return prompt if isinstance(prompt, str) else None
+        contents = [message.get("content") for message in self.body["messages"]]
+        return "\n".join(contents) if all(isinstance(content, str) for content in contents) else None
+
+    def facts(self, fill: Mapping[str, float | int], lean: str | None, large: str | None) -> RequestFacts:
+        """Describe the request for the certificate's scope.
+
+        Args:
+            fill: sampling parameters to use where the request leaves them.
+            lean: digest of the lean model's artifact, None where unknown.
+            large: digest of the large model's.
+        """
+        value = {name: self.sampling(name, fill) for name in ("temperature", "top_p", "max_tokens", "n")}
+        messages = self.body["messages"] if self.endpoint == "chat" else None
+        limit = value["max_tokens"]
+        return RequestFacts(
+            endpoint=self.endpoint,
+            messages=messages,
+            prompt=self.text() if self.endpoint == "completions" else None,
+            temperature=value["temperature"],
+            top_p=value["top_p"],
+            max_tokens=None if limit is None else int(limit),
+            n=int(value["n"] or 1),
+            tools=any(self.body.get(name) for name in ("tools", "functions")),
+            images=any(_has_media(message) for message in messages or ()),
+            other_sampling=tuple(name for name in self.body if self._matters(name)),
+            lean_revision=lean,
+            large_revision=large,
+        )
+
+    def sampling(self, name: str, fill: Mapping[str, float | int]) -> float | int | None:
+        """Return a sampling parameter: the request's, else the one to fill in, else the engine's default."""
+        found = self.body.get(name)
+        if name == "max_tokens" and found is None:
+            found = self.body.get("max_completion_tokens")
+        if found is not None:
+            return found if isinstance(found, int | float) else float("nan")
+        return fill.get(name, _DEFAULTS.get(name))
+
+    def missing(self, fill: Mapping[str, float | int]) -> dict[str, float | int]:
+        """Return those of ``fill`` that the request leaves open."""
+        return {
+            name: value
+            for name, value in fill.items()
+            if self.body.get(name) is None
+            and not (name == "max_tokens" and self.body.get("max_completion_tokens") is not None)
+        }
+
+    def _matters(self, name: str) -> bool:
+        value = self.body[name]
+        if name == "prompt":
+            return not isinstance(
+                value, str
+            )  # several prompts, or token ids: judged as one they would not be
+        if name == "n":
+            return value not in (None, 1)
+        if name in _NEUTRAL or value is None or value == [] or value == {}:
+            return False
+        return not (name in _HARMLESS and value == _HARMLESS[name])
+
+
+def _has_media(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(
+        not isinstance(part, dict) or part.get("type") != "text" for part in content
+    )
+
+
+def parse_ask(raw: bytes, endpoint: Endpoint, model: str | None) -> Ask:
+    """Read a request body.
+
+    What the engine checks (types and ranges of sampling parameters) is left to it; here is checked only what the
+    router itself reads.
+
+    Args:
+        raw: the body.
+        endpoint: which address it came to.
+        model: the name that the body's ``model`` must have; None accepts any.
+
+    Raises:
+        ApiError: 400 for what cannot be read, 404 for another model.
+    """
+    try:
+        body = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise ApiError(
+            400, f"the body is a {type(body).__name__}, expected a JSON object", code="invalid_json"
+        )
+    if model is not None and body.get("model") != model:
+        raise model_not_found(body.get("model"), model)
+    if endpoint == "chat":
+        messages = body.get("messages")
+        if (
+            not isinstance(messages, list)
+            or not messages
+            or not all(isinstance(item, dict) for item in messages)
+        ):
+            raise ApiError(
+                400, "messages: expected a list of objects with role and content", param="messages"
+            )
+        _check(body, "logprobs", bool, "true or false")
+        _check(body, "top_logprobs", int, "a whole number")
+    else:
+        if not isinstance(body.get("prompt"), str | list):
+            raise ApiError(400, "prompt: expected a text", param="prompt")
+        _check(body, "logprobs", int, "a whole number")
+    _check(body, "stream", bool, "true or false")
+    _check(body, "n", int, "a whole number")
+    _check(body, "stream_options", dict, "an object")
+    options = body.get("stream_options") or {}
+    return Ask(endpoint, body, bool(body.get("stream")), bool(options.get("include_usage")))
+
+
+def _check(body: Mapping[str, Any], name: str, kind: type, expected: str) -> None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise ApiError(400, f"{name}: found {type(value).__name__}, expected {expected}", param=name)

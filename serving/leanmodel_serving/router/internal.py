@@ -1,0 +1,74 @@
+"""The internal route: one named revision, asked as it is, dark ones included. For proving; never for users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from .errors import ApiError, not_found
+from .http import Answer
+from .snapshot import Snapshot
+from .upstream import Upstream, pieces
+
+PREFIX = "/internal/revisions/"
+_POST = frozenset(("/v1/chat/completions", "/v1/completions"))
+_GET = frozenset(("/v1/models", "/health", "/metrics"))
+
+
+async def ask_revision(
+    upstream: Upstream, state: Snapshot, path: str, method: str, body: bytes, answer: Answer, request_id: str
+) -> None:
+    """Pass a request on to the revision that its path names.
+
+    Args:
+        upstream: connections to the engines.
+        state: settings in force.
+        path: ``/internal/revisions/<revision>/v1/...``.
+        method: POST for generations, GET for models, health and metrics of the engine.
+        body: the request's body; its ``model`` is set to the revision.
+        answer: where the engine's answer goes, byte for byte.
+        request_id: name in headers and logs.
+
+    Raises:
+        ApiError: 404 for an unknown revision or path, 400 for a body that is no object; 5xx as on the public route.
+    """
+    revision, _, rest = path.removeprefix(PREFIX).partition("/")
+    rest = f"/{rest}"
+    backend = state.settings.backend(revision) if path.startswith(PREFIX) else None
+    if backend is None:
+        if not path.startswith(PREFIX):
+            raise not_found(path)
+        known = ", ".join(item.revision for item in state.settings.backends())
+        raise ApiError(
+            404, f"there is no revision {revision[:63]!r}; there are {known}", code="revision_not_found"
+        )
+    if rest not in (_POST if method == "POST" else _GET if method == "GET" else ()):
+        raise not_found(path)
+    payload = None
+    if method == "POST":
+        content = _object(body)
+        content["model"] = revision
+        payload = to_json(content)
+    headers = {"x-leanmodel-revision": revision, "x-leanmodel-request-id": request_id}
+    async with upstream.raw(backend, method, rest, payload, request_id, state.settings.limits) as response:
+        kind = response.headers.get("content-type", "application/octet-stream")
+        if response.status >= 500 and not kind.startswith("application/json"):
+            raise ApiError(
+                503, f"the engine of {revision} is not up (status {response.status}); try again",
+                kind="service_unavailable_error", code="engine_unavailable", retry_after=5,
+            )  # fmt: skip
+        await answer.start(response.status, kind, headers)
+        async for chunk in pieces(response, revision, state.settings.limits):
+            await answer.write(chunk)
+        await answer.end()
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        content = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(content, dict):
+        raise ApiError(400, "the body is not a JSON object", code="invalid_json")
+    return content

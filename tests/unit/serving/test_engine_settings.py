@@ -1,0 +1,107 @@
+"""How engines are started, and which applications the desired state has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from leanmodel_serving.applications import (
+    EngineSettings,
+    RouterArgs,
+    desired_state,
+    engine_application,
+    router_application,
+)
+from leanmodel_serving.engines.hardware import cpu_dtype, cpu_flags
+from leanmodel_serving.engines.vllm import environment, server_arguments
+from leanmodel_serving.host.reconcile import parse_desired
+
+
+def engine(revision: str, **changes: object) -> EngineSettings:
+    known = {"revision": revision, "model": f"/m/{revision}", "token_file": "/t"}
+    return EngineSettings.model_validate({**known, **changes})
+
+
+ROUTER = RouterArgs(settings_file="/s", engine_token_file="/t", internal_token_file="/i")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "found"),
+    [
+        ("Auto", {"avx2", "avx512f"}, "float32"),
+        ("Auto", {"avx2", "avx512_bf16"}, "bfloat16"),
+        ("Auto", {"amx_bf16"}, "bfloat16"),
+        ("Auto", {"asimd", "bf16"}, "bfloat16"),
+        ("Auto", set(), "float32"),
+        ("BFloat16", {"avx2"}, "bfloat16"),
+        ("Float32", {"amx_bf16"}, "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_the_processor_has_it(
+    wanted: str, flags: set[str], found: str
+) -> None:
+    assert cpu_dtype(wanted, flags) == found  # type: ignore[arg-type]
+
+
+def test_flags_are_read_from_either_kind_of_processor(tmp_path: Path) -> None:
+    for key in ("flags", "Features"):
+        (tmp_path / key).write_text(f"processor : 0\n{key}\t: fpu avx2 bf16\n")
+        assert cpu_flags(tmp_path / key) == {"fpu", "avx2", "bf16"}
+    assert cpu_flags(tmp_path / "missing") == set()
+
+
+def test_the_cpu_command_line() -> None:
+    line = server_arguments(engine("lean-1", kv_cache_bytes=2**28), {"avx2"}, cpu=True)
+    for wanted in (
+        "--served-model-name=lean-1", "--model=/m/lean-1", "--dtype=float32", "--max-model-len=1024",
+        f"--kv-cache-memory-bytes={2**28}", "--distributed-executor-backend=uni", "--enforce-eager",
+        "--no-enable-log-requests",
+    ):  # fmt: skip
+        assert wanted in line
+    assert "--dtype=auto" in server_arguments(engine("lean-1"), set(), cpu=False)
+
+
+def test_threads_and_privacy_are_in_the_environment() -> None:
+    found = environment(engine("lean-1", threads=3))
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert found["VLLM_NO_USAGE_STATS"] == "1" and found["HF_HUB_OFFLINE"] == "1"
+
+
+def test_adding_a_lean_revision_leaves_the_others_as_they_are() -> None:
+    router = router_application(ROUTER)
+    before = desired_state([engine_application(engine("large-1"))], router)
+    after = desired_state(
+        [engine_application(engine(name)) for name in ("large-1", "lean-1", "lean-2")], router
+    )
+    by_name = {item["name"]: item for item in after["applications"]}
+    assert [by_name[item["name"]] for item in before["applications"]] == before["applications"]
+    prefixes = [item["route_prefix"] for item in after["applications"]]
+    assert sorted(prefixes) == sorted({"/", "/engines/large-1", "/engines/lean-1", "/engines/lean-2"})
+
+
+def test_the_desired_state_is_what_serve_takes() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    document = desired_state([engine_application(engine("large-1"))], router_application(ROUTER))
+    parsed = ServeDeploySchema.model_validate(parse_desired(json.dumps(document)))
+    assert [application.name for application in parsed.applications] == ["large-1", "router"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "applications"),
+        ('{"applications": [{"name": "a"}, {"name": "a"}]}', "more than once"),
+    ],
+)
+def test_a_desired_state_that_is_none(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_desired(text)
+
+
+def test_an_engine_unknown_here_has_no_application() -> None:
+    with pytest.raises(KeyError):
+        engine_application(engine("a"), "NoSuchEngine")
