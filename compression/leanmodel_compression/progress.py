@@ -75,6 +75,8 @@ class Reporter:
             self._done = self._total = max(self._total, 1.0)
             if self._index < len(self._estimates):
                 self._estimates[self._index] = 0.0
+            # What the step took is in the sums above; it must not be counted again as still running.
+            self._first, self._started = self._done, self.clock()
         self._send(state, message)
 
     def message(self, text: str) -> None:

@@ -169,9 +169,11 @@ class Upstream:
         for attempt in (1, 2):
             response: aiohttp.ClientResponse | None = None
             try:
-                response = await self._session.request(
-                    method, url, data=body, headers=headers, timeout=timeout
-                )
+                # An engine may accept the connection and never send its headers.
+                async with asyncio.timeout(limits.first_byte_timeout):
+                    response = await self._session.request(
+                        method, url, data=body, headers=headers, timeout=timeout
+                    )
                 yield response
                 return
             except aiohttp.ServerDisconnectedError as error:

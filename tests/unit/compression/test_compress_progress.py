@@ -48,7 +48,7 @@ def test_percent_never_falls_and_is_100_only_at_the_end(estimates: list[float], 
     assert all(line.eta_seconds is not None and line.eta_seconds >= 0 for _, line in lines)
 
 
-@given(st.lists(st.floats(20, 300), min_size=2, max_size=4), st.floats(0.4, 3))
+@given(st.lists(st.floats(20, 300), min_size=2, max_size=4), st.floats(0.5, 3))
 def test_the_eta_is_right_once_a_third_is_done(estimates: list[float], factor: float) -> None:
     lines, end = drive(estimates, factor)
     for at, line in lines:
