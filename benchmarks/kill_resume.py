@@ -1,15 +1,14 @@
-"""kill -9 the compress Job many times at random moments and hold its result against an unkilled run's.
+"""kill -9 both compress Jobs of the quickstart at random moments; hold every result against an unkilled run's.
 
-Usage: kill_resume.py --plan plan.json [--kills 20] [--seed N] [--store DIR] [--keep]. The plan's base and
-teacher, where it has any, must be in --store, which is read and never written. Prints one line per run and
-a JSON summary; the exit code is 1 when a digest differs, a finished step ran again, or a training repeated
-more than one checkpoint interval.
+The quickstart's manifest with less training, so that 20 kills take minutes. Writes docs/results/kill-resume.md;
+the exit code is 1 when a digest differs, a finished step ran again, or a training repeated more than one
+checkpoint interval. Run: make bench-kill-resume
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import datetime
 import os
 import random
 import shutil
@@ -21,17 +20,24 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from leanmodel_api.plan import CompressPlan
+import yaml
+
+from leanmodel_api.manifest import load
+from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import ProgressLine, parse
+from leanmodel_api.resource import LeanModel
+from leanmodel_cli.processes import compression_python
+from leanmodel_operator.jobs import large_plan, lean_plan
 
+ROOT = Path(__file__).resolve().parents[1]
+QUICKSTART = ROOT / "examples" / "quickstart"
 TRAINING = "optimiser step "
 
 
 @dataclass
 class Run:
-    """One run of the Job: its exit code, its progress, seconds since the first step began."""
+    """One run of a Job: its exit code, its progress, seconds since the first step began."""
 
     code: int = 0
     seconds: float = 0.0
@@ -42,31 +48,48 @@ class Run:
         """Return the steps that were ever in one of the states."""
         return {line.step for line in self.lines if line.state in states}
 
-    def trained(self) -> dict[str, int]:
-        """Return the last optimiser step that each training told of."""
-        found = {}
+    def trained(self) -> dict[str, tuple[int, int]]:
+        """Return the first and the last optimiser step that each training told of."""
+        found: dict[str, tuple[int, int]] = {}
         for line in self.lines:
             if line.message.startswith(TRAINING):
-                found[line.step] = int(line.message.removeprefix(TRAINING).split("/")[0])
-        return found
-
-    def resumed(self) -> dict[str, int]:
-        """Return the first optimiser step that each training told of."""
-        found: dict[str, int] = {}
-        for line in self.lines:
-            if line.message.startswith(TRAINING):
-                found.setdefault(line.step, int(line.message.removeprefix(TRAINING).split("/")[0]))
+                step = int(line.message.removeprefix(TRAINING).split("/")[0])
+                found[line.step] = (found.get(line.step, (step, step))[0], step)
         return found
 
 
-def run(plan: Path, store: Path, result: Path, kill_after: float | None) -> Run:
+@dataclass
+class Outcome:
+    """What the kills of one Job showed."""
+
+    role: str
+    digest: str
+    seconds: float
+    per_round: float = 0.0
+    kills: int = 0
+    rounds: int = 0
+    where: list[str] = field(default_factory=list)
+    digests: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    most_repeated: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether every round ended with the unkilled run's digest and nothing was done twice."""
+        return self.digests == {self.digest} and not self.faults
+
+
+def run(plan: CompressPlan, store: Path, folder: Path, kill_after: float | None) -> Run:
     """Run the Job; kill it so many seconds after its first step began, or leave it alone."""
-    command = [sys.executable, "-m", "leanmodel_compression", "--plan", str(plan), "--store", str(store)]
+    written = folder / "plan.json"
+    written.write_text(plan.to_json())
+    command = [str(compression_python()), "-m", "leanmodel_compression", "--plan", str(written)]
     made = Run()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [*command, "--result", str(result)], stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+            [*command, "--store", str(store), "--result", str(folder / "result.json")],
+            stdout=subprocess.PIPE, stderr=errors, text=True,
+        )  # fmt: skip
         timer: threading.Timer | None = None
         began = time.monotonic()
         assert process.stdout is not None
@@ -75,11 +98,10 @@ def run(plan: Path, store: Path, result: Path, kill_after: float | None) -> Run:
             if line is None:
                 continue
             made.lines.append(line)
-            if line.state == "started" and timer is None:
+            if line.state == "started" and timer is None and kill_after is not None:
                 began = time.monotonic()
-                if kill_after is not None:
-                    timer = threading.Timer(kill_after, process.send_signal, (signal.SIGKILL,))
-                    timer.start()
+                timer = threading.Timer(kill_after, process.send_signal, (signal.SIGKILL,))
+                timer.start()
         made.code = process.wait()
         made.seconds = time.monotonic() - began
         if timer is not None:
@@ -89,16 +111,17 @@ def run(plan: Path, store: Path, result: Path, kill_after: float | None) -> Run:
     return made
 
 
-def faults(earlier: Run, later: Run, intervals: dict[str, int]) -> list[str]:
-    """Return what the later run did again although the earlier one had it."""
+def compare(earlier: Run, later: Run, intervals: dict[str, int], outcome: Outcome) -> None:
+    """Note what the later run did again although the earlier one had it."""
     done = earlier.steps("finished", "cached")
-    found = [f"{step} ran again" for step in sorted(done & later.steps("running", "finished"))]
-    before, after = earlier.trained(), later.resumed()
+    again = done & later.steps("running", "finished")
+    outcome.faults += [f"round {outcome.rounds}: {step} ran again" for step in sorted(again)]
+    before, after = earlier.trained(), later.trained()
     for step in sorted(before.keys() & after.keys() - done):
-        repeated = before[step] - after[step] + 1
-        if repeated > intervals.get(step, 0):
-            found.append(f"{step} repeated {repeated} optimiser steps")
-    return found
+        repeated = before[step][1] - after[step][0] + 1
+        outcome.most_repeated = max(outcome.most_repeated, repeated)
+        if repeated > intervals[step]:
+            outcome.faults.append(f"round {outcome.rounds}: {step} repeated {repeated} optimiser steps")
 
 
 def intervals_of(plan: CompressPlan) -> dict[str, int]:
@@ -109,74 +132,110 @@ def intervals_of(plan: CompressPlan) -> dict[str, int]:
     return found
 
 
-def prepare(given: Path | None, folder: Path) -> Path:
-    """Return a store with the given one's artifacts (hard links) and none of its steps' keys but sources'."""
-    store = folder / "store"
-    if given is not None:
-        shutil.copytree(given / "objects", store / "objects", copy_function=os.link)
-        (store / "keys").mkdir()
-        for path in (given / "keys").glob("source-*"):
-            shutil.copyfile(path, store / "keys" / path.name)
-    return store
+def fresh(start: Path, folder: Path) -> Path:
+    """Return a new store that holds what ``start`` holds (hard links)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(start, folder, copy_function=os.link)
+    return folder
+
+
+def whole(plan: CompressPlan, store: Path, folder: Path) -> tuple[CompressResult, Run]:
+    """Run a Job to its end."""
+    made = run(plan, store, folder, None)
+    if made.code != 0:
+        raise SystemExit(f"the unkilled run failed with {made.code}:\n{made.errors}")
+    return CompressResult.model_validate_json((folder / "result.json").read_text()), made
+
+
+def measure(plan: CompressPlan, start: Path, folder: Path, kills: int, draw: random.Random) -> Outcome:
+    """Run a Job once unkilled, then with kills until they are spent, each round from a fresh store."""
+    result, quiet = whole(plan, fresh(start, folder / "quiet"), folder)
+    outcome = Outcome(plan.role, result.artifact, quiet.seconds)
+    print(f"{plan.role}: unkilled {quiet.seconds:.0f} s, {result.artifact}", flush=True)
+    spent = 0.0
+    while outcome.kills < kills:
+        outcome.rounds += 1
+        store, earlier = fresh(start, folder / "round"), None
+        while True:
+            moment = draw.uniform(0.02, 0.7) * quiet.seconds if outcome.kills < kills else None
+            made = run(plan, store, folder, moment)
+            spent += made.seconds
+            if earlier is not None:
+                compare(earlier, made, intervals_of(plan), outcome)
+            if made.code == 0:
+                break
+            if made.code != -signal.SIGKILL:
+                raise SystemExit(f"a resumed run failed with {made.code}:\n{made.errors}")
+            outcome.kills += 1
+            last = made.lines[-1]
+            outcome.where.append(f"{last.step} {last.percent} %")
+            print(f"kill {outcome.kills} at {outcome.where[-1]}, {made.seconds:.1f} s", flush=True)
+            earlier = made
+        ended = CompressResult.model_validate_json((folder / "result.json").read_text())
+        outcome.digests.add(ended.artifact)
+    outcome.per_round = spent / outcome.rounds
+    return outcome
+
+
+def shortened() -> LeanModel:
+    """Return the quickstart with less training."""
+    document = yaml.safe_load((QUICKSTART / "leanmodel.yaml").read_text())
+    spec = document["spec"]
+    spec["dataSets"][0]["source"]["uri"] = f"file:{QUICKSTART / 'data' / 'sms.tsv'}"
+    less = {"maxExamples": 96, "epochs": "1", "batchSize": 8, "checkpointSteps": 3}
+    spec["large"]["finetune"].update(less, trainLayers=4)
+    for step in spec["lean"]["steps"]:
+        if step["type"] == "Distill":
+            step.update(less, maxExamples=160)
+    return load(document)
+
+
+def markdown(outcomes: list[Outcome]) -> str:
+    """Return the results as a page."""
+    lines = [
+        "# kill -9 of the compress Jobs", "",
+        f"{datetime.date.today().isoformat()}, `make bench-kill-resume`, {os.cpu_count()} cores. The quickstart's manifest with less "
+        "training (checkpoints every 3 optimiser steps); moments drawn at random, each round from a fresh store and "
+        "killed again until it gets through.", "",
+        "| Job | kills | rounds | other digests | finished steps that ran again | optimiser steps repeated, at most "
+        "| seconds unkilled | seconds a round, kills included |", "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for found in outcomes:
+        lines.append(
+            f"| {found.role} | {found.kills} | {found.rounds} | {len(found.digests - {found.digest})} "
+            f"| {sum('ran again' in fault for fault in found.faults)} | {found.most_repeated} "
+            f"| {found.seconds:.0f} | {found.per_round:.0f} |"
+        )
+    lines += ["", *(f"Killed in {found.role}: {', '.join(found.where)}." for found in outcomes), ""]
+    return "\n".join(lines)
 
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path)
-    parser.add_argument("--keep", action="store_true", help="leave the stores behind")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="in both Jobs together")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kill-resume.md")
     options = parser.parse_args()
-    plan = CompressPlan.model_validate_json(options.plan.read_text())
-    folder = Path(tempfile.mkdtemp(prefix="kill-resume-"))
-    try:
-        summary = measure(options, plan, folder)
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(summary, indent=2))
-    return 0 if summary["sameDigest"] and not summary["faults"] else 1
-
-
-def measure(options: argparse.Namespace, plan: CompressPlan, folder: Path) -> dict[str, Any]:
-    """Run once unkilled, then with kills until they are spent, and compare."""
-    quiet = run(options.plan, prepare(options.store, folder / "quiet"), folder / "quiet.json", None)
-    if quiet.code != 0:
-        raise SystemExit(f"the unkilled run failed with {quiet.code}:\n{quiet.errors}")
-    wanted = json.loads((folder / "quiet.json").read_text())["artifact"]
-    print(f"unkilled: {quiet.seconds:.0f} s, {wanted}", flush=True)
-    draw, killed, found, digests = random.Random(options.seed), 0, [], set()
-    rounds, repeated = 0, 0.0
-    while killed < options.kills:
-        # A round is a fresh store, killed again and again until it gets through; then the next one.
-        rounds += 1
-        store, earlier = prepare(options.store, folder / f"round-{rounds}"), None
-        while True:
-            left = options.kills - killed
-            moment = draw.uniform(0.02, 0.7) * quiet.seconds if left else None
-            made = run(options.plan, store, folder / f"round-{rounds}.json", moment)
-            repeated += made.seconds
-            if earlier is not None:
-                found += [f"round {rounds}: {text}" for text in faults(earlier, made, intervals_of(plan))]
-            if made.code == -signal.SIGKILL:
-                killed += 1
-                last = made.lines[-1]
-                print(f"kill {killed} at {last.step} {last.percent} %, {made.seconds:.1f} s", flush=True)
-                earlier = made
-                continue
-            if made.code != 0:
-                raise SystemExit(f"a resumed run failed with {made.code}:\n{made.errors}")
-            digests.add(json.loads((folder / f"round-{rounds}.json").read_text())["artifact"])
-            break
-        shutil.rmtree(folder / f"round-{rounds}", ignore_errors=True)
-    return {
-        "kills": killed, "rounds": rounds, "digest": wanted, "sameDigest": digests == {wanted}, "faults": found,
-        "secondsUnkilled": round(quiet.seconds, 1), "secondsPerRound": round(repeated / rounds, 1),
-    }  # fmt: skip
+    draw, cores = random.Random(options.seed), os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="kill-resume-") as name:
+        folder = Path(name)
+        model = shortened()
+        plan = large_plan(model, cores, name)
+        # The weights are fetched once; the killed Jobs start behind that.
+        only_fetch = plan.model_copy(update={"finetune": None})
+        whole(only_fetch, folder / "fetched", folder)
+        outcomes = [measure(plan, folder / "fetched", folder, options.kills // 2, draw)]
+        large, _ = whole(plan, fresh(folder / "fetched", folder / "large"), folder)
+        later = lean_plan(model, large, cores, name)
+        assert later is not None
+        outcomes.append(measure(later, folder / "large", folder, options.kills - options.kills // 2, draw))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(markdown(outcomes))
+    for outcome in outcomes:
+        for fault in outcome.faults:
+            print(f"{outcome.role}: {fault}", file=sys.stderr)
+    return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from leanmodel_api.base import number
 from leanmodel_api.datasets import DataSet
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
-from leanmodel_api.steps import Distill, Prune
+from leanmodel_api.steps import Distill, Prune, TrainingFields
 
 STAGES = ("compress-large", "serve-large", "compress-lean", "serve-lean", "prove")
 """The stages in order; a lean model that is brought along or absent has fewer."""
@@ -24,8 +24,23 @@ JOB_SECONDS = 25.0
 """A compress Job's fixed part: imports, loading, reload checks, hashing."""
 BACKWARD = 2.0
 """A backward pass costs about two forward ones."""
-ASK = 1.6
-"""A request to the engine against a bare forward pass of its prompt: decoding, HTTP, scheduling."""
+ASK = 1.25
+"""A request to the engine against a forward pass of a training row: decoding, HTTP, scheduling."""
+LAYERS = 30
+"""Layers that the large model is taken to have before anything has read it; only first guesses rest on it."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How big the data set is.
+
+    Attributes:
+        rows: rows after duplicates are gone.
+        answers: how often each answer occurs in the train part, empty where there are none.
+    """
+
+    rows: int = 5000
+    answers: tuple[int, ...] = ()
 
 
 @dataclass
@@ -40,10 +55,10 @@ class Timeline:
 
     model: LeanModel
     history: dict[str, float] = field(default_factory=dict)
-    rows: int = 5000
+    size: Size = Size()
     took: dict[str, float] = field(default_factory=dict)
     running: tuple[str, float, float | None] | None = None
-    pass_seconds: float = 0.04
+    pass_seconds: float = 0.1
 
     def stages(self) -> tuple[str, ...]:
         """Return the stages that this LeanModel goes through."""
@@ -55,26 +70,21 @@ class Timeline:
             return self.history[stage]
         spec = self.model.spec
         data = evaluation_data(spec)
-        rows = self.rows if data is None or data.max_rows is None else min(self.rows, data.max_rows)
         if stage.startswith("serve"):
             return START_SECONDS
         if stage == "compress-large":
-            tuned = spec.large.finetune
-            passes = 0.0
-            if tuned is not None and data is not None:
-                passes = _examples(data, rows, tuned.max_examples) * number(tuned.epochs) * (1 + BACKWARD)
-            return JOB_SECONDS + passes * self.pass_seconds
+            return JOB_SECONDS + self._tuning_passes() * self.pass_seconds
         small = lean_share(self.model)
         if stage == "compress-lean":
             passes = 0.0
             for step in (spec.lean and spec.lean.steps) or []:
                 if isinstance(step, Distill) and data is not None:
-                    count = _examples(data, rows, step.max_examples)
+                    count = _examples(data, self.size, step)
                     passes += count * (1 + number(step.epochs) * small * (1 + BACKWARD))
             return JOB_SECONDS + passes * self.pass_seconds
         asked = 0.0
         if data is not None:
-            asked = rows * sum(
+            asked = self.size.rows * sum(
                 number(getattr(data.split, part)) for part in ("fit", "certify", "report", "test")
             )
         asked += spec.evaluation.throughput_requests
@@ -101,16 +111,25 @@ class Timeline:
     def learn(self, stage: str, seconds: float) -> None:
         """Note how long a stage took, and what it says of a pass through the large model."""
         self.took[stage] = seconds
-        spec = self.model.spec
-        data, tuned = evaluation_data(spec), spec.large.finetune
-        if stage == "compress-large" and tuned is not None and data is not None and seconds > 2 * JOB_SECONDS:
-            passes = _examples(data, self.rows, tuned.max_examples) * number(tuned.epochs) * (1 + BACKWARD)
-            self.pass_seconds = (seconds - JOB_SECONDS) / max(1.0, passes)
+        if stage == "compress-large" and seconds > 2 * JOB_SECONDS and (passes := self._tuning_passes()):
+            self.pass_seconds = (seconds - JOB_SECONDS) / passes
+
+    def _tuning_passes(self) -> float:
+        """Return the fine-tuning's work in forward passes of the large model; frozen layers go one way only."""
+        tuned, data = self.model.spec.large.finetune, evaluation_data(self.model.spec)
+        if tuned is None or data is None:
+            return 0.0
+        trained = min(1.0, (tuned.train_layers or LAYERS) / LAYERS)
+        return _examples(data, self.size, tuned) * number(tuned.epochs) * (1 + BACKWARD * trained)
 
 
-def _examples(data: DataSet, rows: int, at_most: int | None) -> float:
-    count = rows * number(data.split.train)
-    return min(count, at_most) if at_most else count
+def _examples(data: DataSet, size: Size, training: TrainingFields) -> float:
+    """Return how many examples a training sees: its part of the data, frequent answers thinned."""
+    count = size.rows * number(data.split.train)
+    if size.answers and training.max_imbalance is not None:
+        most = min(size.answers) * training.max_imbalance
+        count = sum(min(float(answer), most) for answer in size.answers)
+    return min(count, training.max_examples) if training.max_examples else count
 
 
 def lean_share(model: LeanModel) -> float:
@@ -118,5 +137,5 @@ def lean_share(model: LeanModel) -> float:
     share = 1.0
     for step in (model.spec.lean and model.spec.lean.steps) or []:
         if isinstance(step, Prune):
-            share *= 1 - number(step.ratio) if step.ratio else min(1.0, (step.keep_layers or 1) / 30)
+            share *= 1 - number(step.ratio) if step.ratio else min(1.0, (step.keep_layers or 1) / LAYERS)
     return max(share, 0.1)

@@ -36,7 +36,8 @@ from .jobs import compress_command, describe_failure, early_check, inputs_key, p
 from .processes import Child, become_reaper, end_descendants
 from .runs import Run, home, read_json, start_time, write_atomic
 from .serve import ServeSide
-from .trial import rows_and_trial
+from .survey import survey
+from .trial import trial
 
 PERIOD_SECONDS = 0.25
 JOB_NICENESS = 5
@@ -67,9 +68,9 @@ class Supervisor:
         self.store = store_root(self.model, self.base_dir)
         self.cores = len(os.sched_getaffinity(0))
         self.serve = ServeSide(self.model, run, self.store, int(settings["port"]), self.cores)
-        rows, self.trial = rows_and_trial(self.model, self.base_dir)
+        self.trial = trial(self.model, self.base_dir)
         self.history_file = home() / "history.json"
-        self.timeline = Timeline(self.model, history=self._history(), rows=rows)
+        self.timeline = Timeline(self.model, history=self._history(), size=survey(self.model, self.base_dir))
         self.began = time.monotonic()
         self.seen = Observed()
         self.status: Status | None = None

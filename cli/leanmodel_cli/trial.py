@@ -13,29 +13,24 @@ from leanmodel_api.rules import evaluation_data
 _LONG = 200
 
 
-def rows_and_trial(model: LeanModel, base_dir: str) -> tuple[int, str]:
-    """Return about how many rows the data set has, and the messages of a request to try, as JSON.
-
-    A file that cannot be read counts as 5,000 rows: the Job that reads it says what is wrong.
-    """
+def trial(model: LeanModel, base_dir: str) -> str:
+    """Return the messages of a request to try, as JSON; a file that cannot be read makes it a general one."""
     data = evaluation_data(model.spec)
     messages: list[dict[str, str]] = []
-    rows, values = 5000, {}
+    values: dict[str, str] = {}
     if data is not None and data.source.scheme == "file":
         path = Path(base_dir, data.source.uri.removeprefix("file://").removeprefix("file:"))
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
-                head = list(itertools.islice(file, 3))
-                rows = len(head) + sum(1 for _ in file)
-            values = _first_row(data.format, head)
+                values = _first_row(data.format, list(itertools.islice(file, 3)))
         except OSError:
-            rows = 5000
+            values = {}  # the Job that reads it says what is wrong
     if data is not None and data.prompt.system:
         messages.append({"role": "system", "content": data.prompt.system})
     template = (data.prompt.user or data.prompt.text or "Hello") if data is not None else "Hello"
     text = re.sub(r"{([A-Za-z_][A-Za-z0-9_]*)}", lambda match: values.get(match[1], "Hello"), template)
     messages.append({"role": "user", "content": re.sub(r"['\"\\\n]", " ", text)[:_LONG].strip()})
-    return rows, json.dumps(messages)
+    return json.dumps(messages)
 
 
 def _first_row(form: str, head: list[str]) -> dict[str, str]:

@@ -41,10 +41,14 @@ def phases(plan: ProvePlan, examples: int, scored: bool) -> list[Phase]:
         "ask-lean",
         *(["score-lean"] if scored else []),
     ]
-    # Until the lean model has been measured it is taken to be as slow as the large one: an ETA that shrinks.
+    # Until the lean model has been measured it is taken to be faster by its size.
+    lean = max(0.1, min(1.0, plan.lean.bytes / max(1, plan.large.bytes)))
     like = {"score-large": "ask-large", "ask-lean": "ask-large", "score-lean": "ask-lean"}
-    listed = [Phase(name, examples, like=like.get(name)) for name in asks]
-    listed.append(Phase("speed", 2 * plan.evaluation.throughput_requests, like="ask-lean"))
+    listed = [
+        Phase(name, examples, like=like.get(name), factor=lean if name == "ask-lean" else 1.0) for name in asks
+    ]
+    speed = 2 * plan.evaluation.throughput_requests
+    listed.append(Phase("speed", speed, like="ask-large", factor=(1 + lean) / 2))
     return [*listed, Phase("calibrate", 1, unit_seconds=10), Phase("report", 1, unit_seconds=5)]
 
 

@@ -19,12 +19,14 @@ class Phase:
 
     Attributes:
         like: name of the phase whose speed is the best guess until this one has been measured.
+        factor: what a unit takes against one of that phase.
     """
 
     name: str
     total: float
     unit_seconds: float | None = None
     like: str | None = None
+    factor: float = 1.0
     done: float = 0
     known: float = 0
     started: float | None = None
@@ -66,6 +68,10 @@ class Progress:
         phase.done, phase.finished = phase.total, True
         self._print(phase, "cached" if cached else "finished", message)
 
+    def known(self) -> bool:
+        """Say whether a request has been timed yet, without which the time to go is a guess."""
+        return self.phases[0].finished or self.phases[0].unit_seconds is not None
+
     def eta(self) -> float:
         """Return the seconds to go, as they look now."""
         return sum(self._left(phase) for phase in self.phases)
@@ -81,7 +87,7 @@ class Progress:
     def _unit(self, phase: Phase) -> float:
         if phase.unit_seconds is not None:
             return phase.unit_seconds
-        return self._unit(self._phase(phase.like)) if phase.like else GUESS
+        return phase.factor * self._unit(self._phase(phase.like)) if phase.like else GUESS
 
     def _phase(self, name: str) -> Phase:
         return next(phase for phase in self.phases if phase.name == name)
@@ -96,7 +102,7 @@ class Progress:
                 "done": phase.done,
                 "total": phase.total,
                 "percent": self.percent(),
-                "eta_seconds": round(self.eta(), 1),
+                "eta_seconds": round(self.eta(), 1) if self.known() else None,
                 "message": message,
             }  # fmt: skip
         )

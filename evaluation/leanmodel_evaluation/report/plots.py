@@ -11,7 +11,7 @@ from .svg import Chart, Mark, Row, forest
 from .words import megabytes, percent, quality, usd
 
 STYLES = {"large": "large", "lean": "lean", "pair": "pair"}
-PREFERRED = ("balancedAccuracy", "choiceAccuracy", "accuracy", "tokenF1", "exactMatch")
+PREFERRED = ("validationAccuracy", "validationLoss")
 
 
 def models_chart(report: ProveReport) -> str:
@@ -85,10 +85,9 @@ def curve_chart(report: ProveReport) -> str:
 
 
 def step_figure(steps: Sequence[StepFigure]) -> str | None:
-    """Return the name of the figure that most steps have, a quality before a loss; None when there is none."""
+    """Return the figure of quality that at least two steps have, an accuracy before a loss; None without one."""
     names = [name for step in steps for name in step.figures]
-    shared = [name for name in dict.fromkeys(names) if names.count(name) >= 2]
-    return next((name for name in PREFERRED if name in shared), shared[0] if shared else None)
+    return next((name for name in PREFERRED if names.count(name) >= 2), None)
 
 
 def steps_chart(report: ProveReport) -> str:

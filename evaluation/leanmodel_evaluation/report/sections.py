@@ -15,6 +15,8 @@ VERDICTS = {
     "LargeOnly": ("warn", "Large only: the lean model is not used"),
     "GateFailed": ("bad", "Gate failed: the lean model gets no traffic"),
 }
+# Of a step's figures those that say how good the model is; sensitivities and memory have places of their own.
+CHECKS = ("validationAccuracy", "validationLoss", "validationPerplexity", "trainLoss")
 LOWER_IS_BETTER = frozenset({"Perplexity", "InvalidAnswers"})
 
 
@@ -207,7 +209,7 @@ def steps(report: ProveReport) -> Raw:
         return join(tag("h2", "Steps"), tag("p", "The lean model was brought along: no steps made it."))
     rows: list[list[Content]] = []
     for step in report.steps:
-        checks = ", ".join(f"{name} {value:.4g}" for name, value in step.figures.items()) or "–"
+        checks = ", ".join(f"{name} {step.figures[name]:.4g}" for name in CHECKS if name in step.figures) or "–"
         rows.append([
             step.type, step.detail, megabytes(step.bytes), f"{step.parameters / 1e6:,.1f} M", str(step.modules_changed),
             f"{step.seconds:,.0f} s{' (from the store)' if step.cached else ''}",

@@ -22,7 +22,8 @@ from leanmodel_cli.main import main
 from leanmodel_cli.ports import check_port
 from leanmodel_cli.processes import Child
 from leanmodel_cli.runs import Run, only_run, read_json, read_manifest, start_time, write_atomic
-from leanmodel_cli.trial import rows_and_trial
+from leanmodel_cli.survey import survey
+from leanmodel_cli.trial import trial
 from leanmodel_operator.jobs import large_plan
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
@@ -164,10 +165,15 @@ def test_a_job_s_key_follows_its_files(tmp_path: Path) -> None:
 
 
 def test_the_estimate_falls_as_stages_end_and_learns() -> None:
-    timeline = Timeline(MODEL, rows=5574)
+    timeline = Timeline(MODEL, size=survey(MODEL, str(QUICKSTART)))
+    assert timeline.size.rows == 5160 and len(timeline.size.answers) == 2
     before = timeline.remaining(0.0)
     timeline.learn("compress-large", 400.0)
     assert timeline.remaining(0.0) != before
+    # A machine that was half as fast in one stage is so in the others.
+    slower = Timeline(MODEL, size=timeline.size)
+    slower.learn("compress-large", 775.0)
+    assert slower.pass_seconds == pytest.approx(2 * timeline.pass_seconds, rel=0.01)
     for stage in STAGES[1:]:
         last = timeline.remaining(0.0)
         timeline.learn(stage, 10.0)
@@ -179,8 +185,6 @@ def test_the_estimate_falls_as_stages_end_and_learns() -> None:
 
 
 def test_a_request_to_try_comes_from_the_data() -> None:
-    rows, trial = rows_and_trial(MODEL, str(QUICKSTART))
-    assert rows == 5575
-    system, user = json.loads(trial)
+    system, user = json.loads(trial(MODEL, str(QUICKSTART)))
     assert system == {"role": "system", "content": "Spam or ham?"}
     assert user["content"].startswith("Go until jurong point")

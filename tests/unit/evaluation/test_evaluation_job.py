@@ -79,8 +79,8 @@ def plan(**changes: Any) -> dict[str, Any]:
         },
         "routing": {"promise": {"retain": "0.9", "risk": "0.1"}},
         "engine": "double 1.0, float32",
-        "steps": [{"type": "Fetch", "bytes": 1000, "figures": {"accuracy": 0.5}},
-                  {"type": "Quantize", "detail": "W8A8 <b>", "bytes": 300, "figures": {"accuracy": 0.9}}],
+        "steps": [{"type": "Fetch", "bytes": 1000, "figures": {"validationAccuracy": 0.5, "influence.0": 0.3}},
+                  {"type": "Quantize", "detail": "W8A8 <b>", "bytes": 300, "figures": {"validationAccuracy": 0.9}}],
     }  # fmt: skip
     return {**found, **changes}
 
