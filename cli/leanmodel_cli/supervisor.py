@@ -79,6 +79,7 @@ class Supervisor:
         self.settled = False
         self.stop = threading.Event()
         self.attached = True
+        self._foresee()
 
     # ------------------------------------------------------------------ the loop
 
@@ -86,13 +87,7 @@ class Supervisor:
         """Loop until told to end; return the exit code of the run."""
         while not self.stop.is_set():
             self._observe()
-            wanted = desired(
-                self.model,
-                self.seen,
-                cores=self.cores,
-                base_dir=self.base_dir,
-                engine=self.serve.engine_facts,
-            )
+            wanted = self._decide(self.seen)
             self._apply(wanted)
             if wanted.settled and not self.settled:
                 self.settled = True
@@ -168,13 +163,26 @@ class Supervisor:
         if wanted.job is not None and self.job is None:
             self._start_job(wanted.job)
 
+    def _decide(self, seen: Observed) -> Desired:
+        engine = self.serve.engine_facts
+        return desired(self.model, seen, cores=self.cores, base_dir=self.base_dir, engine=engine)
+
+    def _foresee(self) -> None:
+        """Leave Jobs out of the estimate that an equal run has left the results of."""
+        seen = Observed(large_serves=True, lean_serves=True)
+        while (plan := self._decide(seen).job) is not None:
+            stage, key = _stage_and_key(plan)
+            if not self._reusable(stage, key):
+                return
+            self.timeline.history[stage] = 0.0
+            if isinstance(plan, ProvePlan):
+                return
+            made = CompressResult.model_validate_json(self.run_folder.result(key).read_text())
+            seen = replace(seen, large=made) if plan.role == "Large" else replace(seen, lean=made)
+
     def _start_job(self, plan: CompressPlan | ProvePlan) -> None:
         """Start a Job, or take the result of an equal one that has ended before."""
-        if isinstance(plan, CompressPlan):
-            stage = f"compress-{plan.role.lower()}"
-            key = inputs_key(plan, plan.data_sets, plan.base_dir)
-        else:
-            stage, key = "prove", inputs_key(plan, [plan.data_set], plan.base_dir)
+        stage, key = _stage_and_key(plan)
         if self._reusable(stage, key):
             self.timeline.learn(stage, 0.0)
             self._take_result(stage, key)
@@ -270,6 +278,13 @@ class Supervisor:
         self.serve.end()
         end_descendants()
         self._publish(stopped=self.seen.failure is None or self.seen.large is not None)
+
+
+def _stage_and_key(plan: CompressPlan | ProvePlan) -> tuple[str, str]:
+    """Return the stage that a Job is, and the key of its inputs."""
+    if isinstance(plan, CompressPlan):
+        return f"compress-{plan.role.lower()}", inputs_key(plan, plan.data_sets, plan.base_dir)
+    return "prove", inputs_key(plan, [plan.data_set], plan.base_dir)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
