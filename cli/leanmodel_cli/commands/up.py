@@ -142,11 +142,13 @@ def _died(run: Run, code: int) -> int:
         for c in resource.get("status", {}).get("conditions", [])
         if c["type"] == "Degraded" and c["status"] == "True"
     ]
-    error = LeanModelError(
-        degraded[0]["message"]
-        if degraded
-        else f"the supervisor ended with code {code}; see {run.log('supervisor')}"
-    )
+    if degraded:
+        text = degraded[0]["message"]
+    elif code == 0:
+        text = f"{run.root.name} was taken down by another command (leanmodel down); what was finished is in the store"
+    else:
+        text = f"the supervisor ended with code {code}; see {run.log('supervisor')}"
+    error = LeanModelError(text)
     error.exit_code = code if code in (2, 3, 4, 5, 130) else 1
     raise error
 
