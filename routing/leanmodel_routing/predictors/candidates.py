@@ -21,6 +21,12 @@ class Candidate:
 LOGPROB_SIGNALS = ("min-logprob", "mean-logprob", "logprob-quantiles", "first-tokens", "length")
 PROMPT_RECORDS = 400
 """Fit records below which 257 features of the prompt can only be learnt by heart."""
+FEW_HARMS = 10
+"""Harmful fit records (the large model right, the lean one not) below which several coefficients fit noise.
+
+Ten events a variable is the usual rule for logistic regression (Peduzzi et al., J. Clin. Epidemiol. 49, 1996);
+with fewer, the one signal whose direction is known beforehand is all that can be learnt from.
+"""
 _MOSTLY = 0.9
 
 
@@ -35,6 +41,8 @@ def candidates_for(fit: Table) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     if set(LOGPROB_SIGNALS) <= usable:
         found.append(Candidate("min-logprob", ("min-logprob",), "fine"))
+        if int((fit.large > fit.lean).sum()) < FEW_HARMS:
+            return tuple(found)
         found.append(Candidate("logprobs", LOGPROB_SIGNALS + extra, "fine"))
         found.append(Candidate("logprobs-benefit", LOGPROB_SIGNALS + extra, "benefit"))
         base: tuple[str, ...] = LOGPROB_SIGNALS + extra
