@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 COMPRESSION_BIN := .venv-compression/bin
+CLUSTER := PYTHONPATH=tools $(BIN)/python -m cluster
 ROOMS := api store routing evaluation compression serving operator cli
 # Tests and tools must never reach for a model hub.
 export HF_HUB_OFFLINE := 1
@@ -52,6 +53,7 @@ format: setup ## Let ruff put format and simple findings right
 .PHONY: typecheck
 typecheck: setup ## mypy, strict, on all our packages
 	$(BIN)/mypy
+	MYPYPATH=tools $(BIN)/mypy -p cluster
 
 .PHONY: imports
 imports: setup ## import-linter: which room may import which
@@ -72,6 +74,28 @@ test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
 .PHONY: test-e2e
 test-e2e: setup ## From a manifest to an answering endpoint, as a user would
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+
+.PHONY: test-apiserver
+test-apiserver: cluster-servers ## Tests against a real API server; needs Go once (under .venv)
+	$(BIN)/python -m pytest tests/apiserver $(PYTEST_ARGS)
+
+##@ A real Kubernetes
+
+.PHONY: cluster-servers
+cluster-servers: setup ## Build etcd, kube-apiserver and kube-controller-manager into the cache, once
+	$(CLUSTER) build
+
+.PHONY: cluster-up
+cluster-up: setup ## Start a real node with KubeRay (root), or find it running
+	$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: setup ## End the node and undo everything on the host
+	$(CLUSTER) down
+
+.PHONY: cluster-prune
+cluster-prune: setup ## Remove programs of older pins from the cache
+	$(CLUSTER) prune
 
 .PHONY: $(BENCHES)
 $(BENCHES): bench-%: setup

