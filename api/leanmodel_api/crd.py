@@ -66,8 +66,8 @@ def _union(objects: list[dict[str, Any]]) -> dict[str, Any]:
             known = properties.setdefault(name, dict(value))
             if "enum" in known and "enum" in value:
                 known["enum"] = list(dict.fromkeys([*known["enum"], *value["enum"]]))
-            if known.get("default") != value.get("default"):
-                known.pop("default", None)  # each type has its own: the operator fills it in
+            # Each type has its own defaults. One in the schema would be written into objects of every type.
+            known.pop("default", None)
             if name == "type":
                 known["description"] = "Kind of step; see docs/resource.md for the fields of each."
     required = sorted(set.intersection(*(set(schema.get("required", ())) for schema in objects)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from leanmodel_api.base import fmt
-from leanmodel_api.plan import CompressResult
+from leanmodel_api.plan import CompressResult, RevisionRef
 from leanmodel_api.report import Estimate, ProveReport
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.status import (
@@ -34,6 +34,8 @@ class Observed:
         failure: (step, message) of the Job or application that failed, in the words of its last error.
         routed: whether the router confirmed that it runs with the proof's policy.
         stopped: whether the user ended it.
+        answering: whether anything answers requests now, of whatever revision.
+        stable: the lean revision of before, which keeps its traffic while this generation's is made.
     """
 
     large: CompressResult | None = None
@@ -44,6 +46,8 @@ class Observed:
     failure: tuple[str, str] | None = None
     routed: bool = False
     stopped: bool = False
+    answering: bool = False
+    stable: RevisionRef | None = None
     progress: Progress | None = None
     cost: CostSummary | None = None
     url: str | None = None
@@ -63,10 +67,11 @@ def phase(model: LeanModel, seen: Observed) -> str:
     """Return where the loop stands, in a word."""
     if seen.stopped:
         return "Stopped"
-    if seen.failure and not seen.large_serves:
+    if seen.failure and not (seen.large_serves or seen.answering):
         return "Failed"
+    fallen_back = "ServingStable" if seen.stable else "ServingLarge"
     if seen.failure:
-        return "ServingLarge"
+        return fallen_back
     if seen.large is None:
         return "PreparingLarge"
     if not seen.large_serves:
@@ -78,7 +83,7 @@ def phase(model: LeanModel, seen: Observed) -> str:
     if seen.report is None:
         return "Proving" if seen.lean_serves else "StartingLean"
     if not lean_admitted(seen.report):
-        return "ServingLarge"
+        return fallen_back
     return "Ready" if seen.routed else "Routing"
 
 
@@ -105,10 +110,11 @@ def compute(model: LeanModel, seen: Observed, now: str, previous: Status | None 
                 last_transition_time=since,
             )  # fmt: skip
         )
-    admitted = lean_admitted(seen.report)
+    admitted = lean_admitted(seen.report) and (seen.routed or seen.stable is None)
+    stable = Revision(**seen.stable.model_dump()) if seen.stable else None
     return Status(
         observed_generation=generation, conditions=conditions, phase=phase(model, seen), progress=seen.progress,
-        large_revision=_revision(seen.large), stable_revision=_revision(seen.lean) if admitted else None,
+        large_revision=_revision(seen.large), stable_revision=_revision(seen.lean) if admitted else stable,
         candidate_revision=None if admitted else _revision(seen.lean),
         report=summary(seen.report, seen.report_url) if seen.report else None,
         cost=seen.cost, url=seen.url, metrics_url=seen.metrics_url,
@@ -149,9 +155,9 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
             "Serving",
             "True",
             "Answering",
-            "requests are answered" + ("" if seen.routed else " by the large model"),
+            "requests are answered" + ("" if seen.routed or seen.stable else " by the large model"),
         )
-        if seen.large_serves
+        if seen.large_serves or seen.answering
         else (
             "Serving",
             "False",
@@ -160,7 +166,7 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
         )
     )
     done = phase(model, seen)
-    settled = done in ("Ready", "ServingLarge", "Failed", "Stopped")
+    settled = done in ("Ready", "ServingLarge", "ServingStable", "Failed", "Stopped")
     rows.append(
         (
             "Progressing",

@@ -1,0 +1,186 @@
+"""The RayService of a LeanModel: head, a worker group per shape, an application per revision. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leanmodel_api.base import quantity
+from leanmodel_api.resource import LeanModel
+from leanmodel_api.serving import ModelServing
+
+from ...desired import Role, Served
+from .. import names, rayservice, volumes
+from ..settings import Settings
+from .owner import Owner
+from .pods import (
+    CONTAINER_SECURITY,
+    SCRATCH_PATH,
+    TOKENS_PATH,
+    environment,
+    merged,
+    pod_security,
+    pull_secrets,
+    scratch,
+    tokens_volume,
+)
+
+ROUTER_APPLICATION = "router"
+ROUTER_PATH = "/router"
+ENGINE_PREFIX = "/engines"
+ENGINES = {"vLLM": "leanmodel_serving.engines.vllm:build"}
+"""As leanmodel_serving.applications has them: the operator's room may not import the data plane's."""
+
+_SERVE_ENVIRONMENT = {
+    "HOME": SCRATCH_PATH,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{SCRATCH_PATH}/haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{SCRATCH_PATH}/admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": SCRATCH_PATH,
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{SCRATCH_PATH}/server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{SCRATCH_PATH}/metrics.sock",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+"""As the local host sets them (leanmodel_serving.host.local_ray), with writable places of the pod."""
+
+
+def engine_url(revision: str) -> str:
+    """Return a revision's address as the router in the head's pod reaches it: its own node's HAProxy."""
+    return f"http://127.0.0.1:{rayservice.SERVE_PORT}{ENGINE_PREFIX}/{revision}"
+
+
+def group_name(role: Role, serving: ModelServing, image: str) -> str:
+    """Return the name of the worker group for a model of this shape; equal shapes share one."""
+    parts = [serving.resources.model_dump(mode="json"), serving.engine, image]
+    return f"{role.lower()}-{names.digest(parts, 8)}"
+
+
+def engine_application(served: Served, image: str) -> dict[str, Any]:
+    """Return the application of one revision."""
+    serving, revision = served.serving, served.revision
+    args = {
+        "revision": revision.name,
+        "model": volumes.artifact_path(revision.artifact),
+        "tokenFile": f"{TOKENS_PATH}/engine",
+        "dtype": serving.dtype,
+        "maxModelLength": serving.max_model_length,
+        "kvCacheBytes": int(quantity(serving.kv_cache)),
+        "threads": max(1, int(quantity(serving.resources.cpu))),
+    }
+    return rayservice.application(
+        revision.name, ENGINES[serving.engine], f"{ENGINE_PREFIX}/{revision.name}", args, "Engine",
+        group_name(served.role, serving, image), 1.0, (serving.min_replicas, serving.max_replicas),
+    )  # fmt: skip
+
+
+def router_application() -> dict[str, Any]:
+    """Return the router's application; all that may change later stands in the watched file."""
+    args = {
+        "settingsFile": f"{ROUTER_PATH}/settings.json",
+        "engineTokenFile": f"{TOKENS_PATH}/engine",
+        "internalTokenFile": f"{TOKENS_PATH}/internal",
+    }
+    return rayservice.application(
+        ROUTER_APPLICATION, "leanmodel_serving.router.deployment:build", "/", args, "Router",
+        rayservice.ROUTER_RESOURCE, 0.001,
+    )  # fmt: skip
+
+
+def service(owner: Owner, model: LeanModel) -> dict[str, Any]:
+    """Return the Service that users ask; KubeRay makes it once everything of the first hour is up."""
+    return {
+        "metadata": {"name": names.rayservice(owner.name), "labels": names.labels(owner.name, "endpoint")},
+        "spec": {
+            "type": "ClusterIP",
+            "ports": [
+                {"name": "serve", "port": model.spec.serving.router.port, "targetPort": rayservice.SERVE_PORT, "protocol": "TCP"}
+            ],
+        },
+    }  # fmt: skip
+
+
+def head_template(owner: Owner, model: LeanModel, settings: Settings) -> dict[str, Any]:
+    """Return the pod template of the head, on which the router runs."""
+    router = model.spec.serving.router.resources
+    cpu = quantity(settings.head_cpu) + quantity(router.cpu)
+    memory = quantity(settings.head_memory) + quantity(router.memory)
+    config = {"name": "router", "configMap": {"name": names.child(owner.name, "router")}}
+    container = {
+        "ports": [
+            {"name": "gcs", "containerPort": 6379, "protocol": "TCP"},
+            {"name": "dashboard", "containerPort": 8265, "protocol": "TCP"},
+            {"name": "client", "containerPort": 10001, "protocol": "TCP"},
+            {"name": "serve", "containerPort": rayservice.SERVE_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": rayservice.METRICS_PORT, "protocol": "TCP"},
+        ],
+        "resources": _bounds(f"{round(cpu * 1000)}m", f"{round(memory / 2**20)}Mi"),
+    }
+    mounts = [{"name": "router", "mountPath": ROUTER_PATH, "readOnly": True}]
+    return _template(owner, model, settings, "head", rayservice.HEAD_CONTAINER, container, [config], mounts)
+
+
+def worker_template(owner: Owner, model: LeanModel, role: Role, settings: Settings) -> dict[str, Any]:
+    """Return the pod template of the pods that hold one model's replicas."""
+    serving = model.spec.serving.large if role == "Large" else model.spec.serving.lean
+    container = {
+        "ports": [{"name": "metrics", "containerPort": rayservice.METRICS_PORT, "protocol": "TCP"}],
+        "resources": _bounds(serving.resources.cpu, serving.resources.memory, serving.resources.gpu),
+    }
+    part = role.lower()
+    return _template(owner, model, settings, part, rayservice.WORKER_CONTAINER, container, [], [])
+
+
+def _template(
+    owner: Owner,
+    model: LeanModel,
+    settings: Settings,
+    part: str,
+    container_name: str,
+    container: dict[str, Any],
+    volumes_more: list[dict[str, Any]],
+    mounts_more: list[dict[str, Any]],
+) -> dict[str, Any]:
+    store = volumes.store(model, settings)
+    vols, mounts = scratch()
+    token_volume, token_mount = tokens_volume(names.child(owner.name, "tokens"))
+    vols += [volumes.store_volume(store), token_volume, *volumes_more]
+    mounts += [volumes.store_mount(store, read_only=True), token_mount, *mounts_more]
+    pod: dict[str, Any] = {
+        "serviceAccountName": names.child(owner.name, "serve"),
+        # Ray's autoscaler, a container of the head's pod, talks to the API server; workers have no business there.
+        "automountServiceAccountToken": part == "head",
+        "enableServiceLinks": False,
+        "securityContext": pod_security(settings),
+        "volumes": vols,
+        "containers": [
+            {
+                "name": container_name, "image": settings.server_image, "imagePullPolicy": settings.image_pull_policy,
+                "env": environment(_SERVE_ENVIRONMENT),
+                "securityContext": CONTAINER_SECURITY,
+                "volumeMounts": mounts,
+                **container,
+            }
+        ],
+        **pull_secrets(settings.serving_pull_secrets),
+    }  # fmt: skip
+    if settings.serving_priority_class:
+        pod["priorityClassName"] = settings.serving_priority_class
+    template = {
+        "metadata": {"labels": {**names.labels(owner.name, "serving"), f"{names.GROUP}/part": part}},
+        "spec": pod,
+    }
+    override = (model.spec.serving.overrides or {}).get("podTemplate")
+    return merged(template, override) if isinstance(override, dict) else template
+
+
+def _bounds(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
+    """Return requests and limits: memory is the same in both, so that a node's pressure takes others first."""
+    requests: dict[str, str] = {"cpu": cpu, "memory": memory}
+    limits: dict[str, str] = {"memory": memory}
+    if gpu:
+        requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(gpu)
+    return {"requests": requests, "limits": limits}

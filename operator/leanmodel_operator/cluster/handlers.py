@@ -1,0 +1,104 @@
+"""kopf: watches LeanModels and their children, and puts names on the queue. The one module that knows kopf.
+
+Only ``on.event`` handlers: they write nothing, neither an annotation nor a finalizer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kopf
+
+from .api import KINDS
+from .mirror import Mirror, Name
+from .names import KIND, SELECTOR
+from .observe import WATCHED
+
+_BACKOFF_CAP = 30.0
+
+
+class EndlessBackoff:
+    """Delays between attempts to reach the API server: doubling, capped, jittered, without an end.
+
+    An object of its own and no generator: kopf iterates it anew for every request.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """Give the delays, in seconds."""
+        whole = 0.5
+        while True:
+            yield whole * (0.5 + random.random() / 2)
+            whole = min(whole * 2, _BACKOFF_CAP)
+
+
+def registry(mirror: Mirror, add: Callable[[Name], None]) -> Any:
+    """Return kopf's handlers: one for every kind that is watched.
+
+    Args:
+        mirror: takes each object.
+        add: puts a LeanModel's name on the queue.
+    """
+    found = kopf.OperatorRegistry()
+    kopf.on.login(registry=found, id="login")(_login)
+    for name in WATCHED:
+        kind = KINDS[name]
+        group, _, version = kind.group_version.rpartition("/")
+        kopf.on.event(
+            group=group, version=version, plural=kind.plural, id=f"see-{kind.plural}", registry=found
+        )(_handler(name, mirror, add))
+    return found
+
+
+def _login(**arguments: Any) -> Any:
+    """Return kopf's credentials; it asks again when they are refused (a service account's token is renewed)."""
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and "KUBECONFIG" not in os.environ:
+        return kopf.login_with_service_account(**arguments)
+    return kopf.login_with_kubeconfig(**arguments)
+
+
+def _handler(kind: str, mirror: Mirror, add: Callable[[Name], None]) -> Any:
+    async def see(event: Any, **_: Any) -> None:
+        item = dict(event["object"])
+        name = mirror.drop(kind, item) if event["type"] == "DELETED" else mirror.take(kind, item)
+        if name is not None:
+            add(name)
+
+    return see
+
+
+def settings() -> Any:
+    """Return kopf's settings: no writes of its own, children filtered by the server, patience without an end."""
+    found = kopf.OperatorSettings()
+    found.posting.enabled = False
+    found.queueing.worker_limit = None
+    found.networking.error_backoffs = EndlessBackoff()
+    found.networking.enforce_retry_after = True
+    found.watching.reconnect_backoff = 0.5
+    for name in WATCHED:
+        if name != KIND:
+            found.watching.label_selectors[KINDS[name].plural] = SELECTOR
+    return found
+
+
+async def watch(
+    mirror: Mirror, add: Callable[[Name], None], namespaces: tuple[str, ...], stop: asyncio.Event
+) -> None:
+    """Watch until ``stop`` is set.
+
+    Args:
+        namespaces: to watch; none for all.
+
+    Raises:
+        Exception: whatever ended kopf before that.
+    """
+    configured = settings()
+    # With a list of namespaces there is no right to watch kinds and namespaces, and no need.
+    configured.scanning.disabled = bool(namespaces)
+    await kopf.operator(
+        registry=registry(mirror, add), settings=configured, standalone=True, clusterwide=not namespaces,
+        namespaces=namespaces, stop_flag=stop, memo=None,
+    )  # fmt: skip

@@ -1,0 +1,51 @@
+"""One LeanModel as it is now: its mirrored objects, with the facts that have been gathered about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .accept import accept
+from .api import Api, ApiError
+from .gather import Gatherer
+from .mirror import Mirror, Name
+from .names import KIND, SELECTOR
+from .observed import Facts, Observed, read
+
+WATCHED = (KIND, "Job", "Pod", "ConfigMap", "RayService")
+"""Kinds whose events drive the loop."""
+LISTED = ("ServiceAccount", "PersistentVolumeClaim", "PodDisruptionBudget")
+"""Kinds of which a look at each resync is enough: nothing happens to them by itself."""
+
+
+async def observe(mirror: Mirror, gatherer: Gatherer, name: Name) -> tuple[dict[str, Any], Observed] | None:
+    """Return a LeanModel and what is seen of it; None when there is none of that name."""
+    body = mirror.model(name)
+    if body is None:
+        gatherer.forget(name)
+        return None
+    seen = read(body, mirror.children(name), Facts())
+    if body["metadata"].get("deletionTimestamp"):
+        return body, seen
+    model, _ = accept(body)
+    return body, replace(seen, facts=await gatherer.facts(name, model, seen, body.get("status") or {}))
+
+
+async def prime(api: Api, mirror: Mirror, namespaces: tuple[str, ...]) -> bool:
+    """Make the mirror equal to the API server's objects; return whether it knows RayServices.
+
+    Raises:
+        ApiError: a list was refused.
+    """
+    kuberay = True
+    for kind in (*WATCHED, *LISTED):
+        for namespace in namespaces or (None,):
+            try:
+                items, version = await api.list(kind, namespace, "" if kind == KIND else SELECTOR)
+            except ApiError as error:
+                if kind == "RayService" and error.status == 404:
+                    kuberay = False
+                    continue
+                raise
+            mirror.replace(kind, namespace, items, version)
+    return kuberay

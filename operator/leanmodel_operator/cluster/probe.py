@@ -1,0 +1,70 @@
+"""Questions over HTTP to a LeanModel's router: does a revision generate, which settings are in force, what did it cost.
+
+Blocking, standard library alone: they run in a few threads of their own, beside the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+
+from leanmodel_api.base import fmt
+from leanmodel_api.status import CostSummary
+
+GENERATION_SECONDS = 60.0
+QUESTION_SECONDS = 5.0
+COST = "ray_leanmodel_cost_usd_total"
+COUNTERFACTUAL = "ray_leanmodel_counterfactual_cost_usd_total"
+
+
+def generates(endpoint: str, model: str, revision: str, token: str) -> bool:
+    """Return whether one token came out of a revision, asked through the router: a fact no status can stand in for."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    request = urllib.request.Request(
+        f"{endpoint}/internal/revisions/{revision}/v1/chat/completions", data=json.dumps(body).encode(),
+        headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
+    )  # fmt: skip
+    try:
+        with urllib.request.urlopen(request, timeout=GENERATION_SECONDS) as answer:
+            return bool(json.load(answer).get("choices"))
+    except (urllib.error.URLError, OSError, ValueError, AttributeError):
+        return False
+
+
+def settings_in_force(endpoint: str) -> int | None:
+    """Return the generation of the router's settings in force; None when the router does not say."""
+    try:
+        with urllib.request.urlopen(f"{endpoint}/healthz", timeout=QUESTION_SECONDS) as answer:
+            return int(json.load(answer)["generation"])
+    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def costs(address: str) -> CostSummary | None:
+    """Return the money that a router's metrics show, in whole cents; None when they are not to be had."""
+    try:
+        with urllib.request.urlopen(address, timeout=QUESTION_SECONDS) as answer:
+            lines = answer.read().decode("utf-8", "replace").splitlines()
+    except (urllib.error.URLError, OSError):
+        return None
+    return summary(lines)
+
+
+def summary(lines: Iterable[str]) -> CostSummary | None:
+    """Return the money in metrics of Prometheus' text format, rounded to cents so that the status seldom changes."""
+    listed = list(lines)
+    spent, instead = _total(listed, COST), _total(listed, COUNTERFACTUAL)
+    if spent is None or instead is None:
+        return None
+    saving = instead - spent
+    sign = "-" if saving < 0 and fmt(-saving, 2) != "0" else ""
+    return CostSummary(
+        usd=fmt(spent, 2), counterfactual_usd=fmt(instead, 2), saving_usd=f"{sign}{fmt(abs(saving), 2)}"
+    )
+
+
+def _total(lines: Iterable[str], name: str) -> float | None:
+    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " "))]
+    return sum(values) if values else None
