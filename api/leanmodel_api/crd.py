@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
+from .cel import RULES
 from .resource import Spec
 from .status import Status
 
@@ -17,6 +19,8 @@ COLUMNS = [
     {"name": "Saved", "type": "string", "jsonPath": ".status.report.saving"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
+_PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ./()-]*[A-Za-z0-9.)])?")
+"""Strings that YAML takes for strings without quotes."""
 _KEPT = (
     "type", "description", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
     "required", "default", "properties", "items", "additionalProperties",
@@ -74,6 +78,19 @@ def _union(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
+def _add_rules(top: dict[str, Any]) -> None:
+    """Put the CEL rules where they belong, and say that data sets are a map by name."""
+    for place, rules in RULES.items():
+        node = top
+        for word in filter(None, place.split(".")):
+            node = node["properties"][word.removesuffix("[]")]
+            node = node["items"] if word.endswith("[]") else node
+        node["x-kubernetes-validations"] = [{"rule": rule, "message": message} for rule, message in rules]
+    named = top["properties"]["spec"]["properties"]["dataSets"]
+    # Unique names; and two appliers of two data sets do not overwrite each other.
+    named |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
 def definition() -> dict[str, Any]:
     """Return the CustomResourceDefinition as an object."""
     parts = {}
@@ -82,6 +99,14 @@ def definition() -> dict[str, Any]:
         parts[name] = structural(schema, schema.get("$defs", {}))
     for default in ("dataSets", "evaluation", "routing", "serving", "jobs", "rollout"):
         parts["spec"]["properties"][default].pop("default", None)
+    top: dict[str, Any] = {
+        "type": "object",
+        "description": "This large model's answers, at this quality, for as little money as possible.",
+        "required": ["spec"],
+        "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"},
+                       "metadata": {"type": "object"}, **parts},
+    }  # fmt: skip
+    _add_rules(top)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -97,17 +122,7 @@ def definition() -> dict[str, Any]:
                 {
                     "name": "v1alpha1", "served": True, "storage": True, "subresources": {"status": {}},
                     "additionalPrinterColumns": COLUMNS,
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "description": "This large model's answers, at this quality, for as little money as possible.",
-                            "required": ["spec"],
-                            "properties": {
-                                "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-                                "metadata": {"type": "object"}, **parts,
-                            },
-                        }
-                    },
+                    "schema": {"openAPIV3Schema": top},
                 }
             ],
         },
@@ -129,7 +144,9 @@ def _yaml(value: Any, depth: int) -> list[str]:
     lines: list[str] = []
     if isinstance(value, dict):
         for key, item in value.items():
-            if isinstance(item, dict | list) and item:
+            if isinstance(item, list) and item and not any(isinstance(one, dict | list) for one in item):
+                lines.append(f"{pad}{key}: [{', '.join(map(_scalar, item))}]")
+            elif isinstance(item, dict | list) and item:
                 lines += [f"{pad}{key}:", *_yaml(item, depth + (isinstance(item, dict)))]
             else:
                 lines.append(f"{pad}{key}: {_scalar(item)}")
@@ -147,7 +164,7 @@ def _scalar(value: Any) -> str:
     """Return a scalar (or an empty collection) as JSON, which YAML understands; plain words stay bare."""
     if (
         isinstance(value, str)
-        and value.isalpha()
+        and _PLAIN.fullmatch(value)
         and value.lower() not in ("true", "false", "yes", "no", "null", "on", "off", "y", "n")
     ):
         return value

@@ -24,4 +24,21 @@ def test_a_bad_manifest_is_refused_with_its_message(api, definition, bad: Bad):
 
 def test_each_is_another_case():
     assert len({(bad.path, bad.told, repr(bad.value)) for bad in BAD}) == len(BAD)
-    assert len(BAD) >= 50
+    assert len(BAD) >= 80
+
+
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        ({"task": "text-embedding"}, "cannot change: make a new LeanModel"),
+        ({"store": {"uri": "file:other"}}, "store: cannot change"),
+    ],
+)
+def test_what_cannot_change_does_not(api, definition, namespace, patch, told):
+    store = {"store": {"uri": "file:first"}}
+    api.create({**GOOD, "spec": {**GOOD["spec"], **store}}, namespace)
+    path = f"/apis/leanmodel.io/v1alpha1/namespaces/{namespace}/leanmodels/{GOOD['metadata']['name']}"
+    merge = {"Content-Type": "application/merge-patch+json"}
+    with pytest.raises(RefusedError, match=told):
+        api.ask("PATCH", path, {"spec": patch}, headers=merge)
+    assert api.ask("PATCH", path, {"spec": {"seed": 3}}, headers=merge)["spec"]["seed"] == 3

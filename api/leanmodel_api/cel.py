@@ -1,0 +1,181 @@
+"""Cross-field rules in CEL, so that the API server says at `kubectl apply` what the models say here.
+
+Keyed by the place in the resource; each rule is (expression, message). A message says what to write. What CEL
+cannot say within its cost (files, weights, other objects) is left to the operator's Accepted condition.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from .steps import Distill, Prune, Quantize
+
+Rule = tuple[str, str]
+STEPS: dict[str, type[BaseModel]] = {"Prune": Prune, "Distill": Distill, "Quantize": Quantize}
+
+
+def _known(name: str, holder: str) -> str:
+    """Return that ``holder``'s data set exists, or may be left out because there is exactly one."""
+    return (
+        f"({name} ? has(self.dataSets) && self.dataSets.exists(d, d.name == {holder}) "
+        ": has(self.dataSets) && self.dataSets.size() == 1)"
+    )
+
+
+def _fields(model: type[BaseModel]) -> set[str]:
+    return {info.alias or name for name, info in model.model_fields.items()}
+
+
+def _foreign(kind: str) -> Rule:
+    """Return the rule that a step carries no field of another type of step."""
+    known = set().union(*map(_fields, STEPS.values()))
+    foreign = sorted(known - _fields(STEPS[kind]))
+    present = " || ".join(f"has(self.{name})" for name in foreign)
+    return (
+        f"self.type != '{kind}' || !({present})",
+        f"{', '.join(foreign)} do not belong to a {kind} step: remove them",
+    )
+
+
+NEEDS_CHOICES = "['BalancedAccuracy', 'ChoiceAccuracy', 'F1']"
+_PROVEN_ON = "has(self.evaluation) && has(self.evaluation.dataSet)"
+_TUNED_ON = "has(self.large.finetune.dataSet)"
+_PARTS = ("train", "validation", "fit", "certify", "report", "test")
+_PRICE: Rule = (
+    "has(self.usdPerHour) ? !has(self.inputUSDPerMillionTokens) && !has(self.outputUSDPerMillionTokens) "
+    ": has(self.inputUSDPerMillionTokens) && has(self.outputUSDPerMillionTokens)",
+    "write usdPerHour, or both inputUSDPerMillionTokens and outputUSDPerMillionTokens",
+)
+_REPLICAS: Rule = (
+    "!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+    "maxReplicas is less than minReplicas: raise it",
+)
+
+RULES: dict[str, list[Rule]] = {
+    "": [
+        (
+            "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name: write at most 40 of a-z, 0-9 and -: Services and Jobs are named after it",
+        ),
+    ],
+    "spec": [
+        (
+            f"!has(self.large.finetune) || {_known(_TUNED_ON, 'self.large.finetune.dataSet')}",
+            "large.finetune.dataSet: write one of the names in spec.dataSets (optional where there is one)",
+        ),
+        (
+            f"!has(self.lean) || {_known(_PROVEN_ON, 'self.evaluation.dataSet')}",
+            "evaluation.dataSet: proving the lean model needs a data set: write one of the names in "
+            "spec.dataSets (optional where there is one)",
+        ),
+        (
+            "!has(self.lean) || !has(self.lean.steps) || self.lean.steps.all(s, !has(s.dataSet) || "
+            "(has(self.dataSets) && self.dataSets.exists(d, d.name == s.dataSet)))",
+            "lean.steps[].dataSet: write one of the names in spec.dataSets",
+        ),
+        (
+            "!has(self.evaluation) || !has(self.evaluation.gates) || self.evaluation.gates.size() == 0 || "
+            "has(self.lean)",
+            "evaluation.gates: without spec.lean there is nothing to hold against them: add it, or remove the gates",
+        ),
+        (
+            "!has(self.evaluation) || !has(self.evaluation.gates) || has(self.pricing) || "
+            "!self.evaluation.gates.exists(g, g.metric == 'Saving')",
+            "evaluation.gates: a gate on Saving needs prices: write spec.pricing.large and spec.pricing.lean",
+        ),
+        (
+            "!has(self.evaluation) || !has(self.evaluation.metric) || "
+            f"!(self.evaluation.metric in {NEEDS_CHOICES}) || !has(self.dataSets) || "
+            "self.dataSets.exists(d, has(d.choices) && (has(self.evaluation.dataSet) ? "
+            "d.name == self.evaluation.dataSet : self.dataSets.size() == 1))",
+            "evaluation.metric: this metric needs choices: write spec.dataSets[].choices, or another metric",
+        ),
+        (
+            "!has(self.store) || !has(oldSelf.store) || self.store == oldSelf.store",
+            "store: cannot change, all artifacts lie there: make a new LeanModel",
+        ),
+    ],
+    "spec.task": [("self == oldSelf", "cannot change: make a new LeanModel")],
+    "spec.large": [
+        ("has(self.source) != has(self.external)", "write exactly one of source and external"),
+        (
+            "!has(self.external) || !has(self.finetune)",
+            "an external model cannot be fine-tuned here: remove finetune, or give source",
+        ),
+    ],
+    "spec.lean": [
+        (
+            "[has(self.source), has(self.steps), has(self.search)].filter(x, x).size() == 1",
+            "write exactly one of source, steps and search",
+        ),
+    ],
+    "spec.lean.steps": [
+        (
+            "!self.exists(s, s.type == 'Quantize') || (self.filter(s, s.type == 'Quantize').size() == 1 && "
+            "self[self.size() - 1].type == 'Quantize')",
+            "put Quantize last, and once: prune, then distil, then quantise",
+        ),
+    ],
+    "spec.lean.steps[]": [
+        (
+            "self.type != 'Prune' || has(self.keepLayers) != has(self.ratio)",
+            'Prune: write exactly one of keepLayers and ratio, such as ratio: "0.5"',
+        ),
+        (
+            "self.type != 'Prune' || !has(self.keepLayers) || self.keepLayers >= "
+            f"(has(self.protectFirst) ? self.protectFirst : {Prune.model_fields['protect_first'].default}) + "
+            f"(has(self.protectLast) ? self.protectLast : {Prune.model_fields['protect_last'].default})",
+            "keepLayers is less than protectFirst + protectLast: raise it, or protect fewer layers",
+        ),
+        *(_foreign(kind) for kind in STEPS),
+    ],
+    "spec.dataSets[]": [
+        (
+            "!has(self.choices) || has(self.answer)",
+            "choices are given but no answer: write the answer's column, such as {label}",
+        ),
+        (
+            "!has(self.positive) || (has(self.choices) && self.positive in self.choices)",
+            "positive: write one of choices",
+        ),
+    ],
+    "spec.dataSets[].split": [
+        (
+            " + ".join(f"double(self.{part})" for part in _PARTS) + " <= 1.0000001",
+            "the parts add up to more than 1: lower them",
+        ),
+    ],
+    "spec.dataSets[].prompt": [
+        (
+            "has(self.user) != has(self.text)",
+            "write exactly one of user (a chat) and text (a raw prompt)",
+        ),
+        (
+            "!(has(self.text) && has(self.system))",
+            "a raw prompt has no system message: put its words into text, or use user",
+        ),
+        (
+            "(has(self.user) ? self.user : has(self.text) ? self.text : '{x}')"
+            ".matches('[{][A-Za-z_][A-Za-z0-9_]*[}]')",
+            "no column stands in the prompt: write it in braces, such as {msg}",
+        ),
+    ],
+    "spec.evaluation.gates[]": [("has(self.min) != has(self.max)", "write exactly one of min and max")],
+    "spec.evaluation.sampling": [
+        (
+            "!has(self.temperature) || double(self.temperature) == 0.0",
+            'temperature: write "0": a sampled large model disagrees with itself, so quality could not be told '
+            "from luck",
+        ),
+    ],
+    "spec.pricing": [
+        (
+            "has(self.large.usdPerHour) == has(self.lean.usdPerHour)",
+            "price both models per hour, or both per token",
+        ),
+    ],
+    "spec.pricing.large": [_PRICE],
+    "spec.pricing.lean": [_PRICE],
+    "spec.serving.large": [_REPLICAS],
+    "spec.serving.lean": [_REPLICAS],
+}
