@@ -45,7 +45,8 @@ def phases(plan: ProvePlan, examples: int, scored: bool) -> list[Phase]:
     lean = max(0.1, min(1.0, plan.lean.bytes / max(1, plan.large.bytes)))
     like = {"score-large": "ask-large", "ask-lean": "ask-large", "score-lean": "ask-lean"}
     listed = [
-        Phase(name, examples, like=like.get(name), factor=lean if name == "ask-lean" else 1.0) for name in asks
+        Phase(name, examples, like=like.get(name), factor=lean if name == "ask-lean" else 1.0)
+        for name in asks
     ]
     speed = 2 * plan.evaluation.throughput_requests
     listed.append(Phase("speed", speed, like="ask-large", factor=(1 + lean) / 2))

@@ -209,7 +209,9 @@ def steps(report: ProveReport) -> Raw:
         return join(tag("h2", "Steps"), tag("p", "The lean model was brought along: no steps made it."))
     rows: list[list[Content]] = []
     for step in report.steps:
-        checks = ", ".join(f"{name} {step.figures[name]:.4g}" for name in CHECKS if name in step.figures) or "–"
+        checks = (
+            ", ".join(f"{name} {step.figures[name]:.4g}" for name in CHECKS if name in step.figures) or "–"
+        )
         rows.append([
             step.type, step.detail, megabytes(step.bytes), f"{step.parameters / 1e6:,.1f} M", str(step.modules_changed),
             f"{step.seconds:,.0f} s{' (from the store)' if step.cached else ''}",
