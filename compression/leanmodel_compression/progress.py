@@ -40,6 +40,7 @@ class Reporter:
     _total: float = 0.0
     _first: float | None = None
     _started: float = 0.0
+    _passed: float = 0.0
     _spent: float = 0.0
     _expected: float = 0.0
     _belief: float = 1.0
@@ -47,7 +48,11 @@ class Reporter:
     _percent: int = 0
 
     def plan(self, names: list[str], estimates: list[float]) -> None:
-        """Set the steps in order and the seconds that each is estimated to take; finished ones count 0."""
+        """Set the steps in order and the seconds that each is estimated to take; finished ones count 0.
+
+        A new plan forgets how far the one before was out: a slow download says nothing about matrix products.
+        """
+        self._spent = self._expected = 0.0
         self._names, self._estimates = names, [max(0.0, value) for value in estimates]
         self._belief = max(1.0, 0.2 * sum(self._estimates))
 
@@ -70,6 +75,7 @@ class Reporter:
         """End the running step."""
         if state == "finished" and self._index < len(self._estimates):
             self._spent += self.clock() - self._started
+            self._passed += self.clock() - self._started
             self._expected += self._estimates[self._index]
         if state != "failed":
             self._done = self._total = max(self._total, 1.0)
@@ -130,7 +136,7 @@ class Reporter:
     def _send(self, state: State, message: str) -> None:
         self._last_line = self.clock()
         eta = self.eta_seconds() if state != "failed" else None
-        passed = self._spent + (self.clock() - self._started if state in ("running", "started") else 0.0)
+        passed = self._passed + (self.clock() - self._started if state in ("running", "started") else 0.0)
         if eta is not None:
             whole = passed + eta
             percent = int(100 * passed / whole) if whole > 0 else 100

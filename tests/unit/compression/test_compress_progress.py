@@ -56,6 +56,19 @@ def test_the_eta_is_right_once_a_third_is_done(estimates: list[float], factor: f
             assert line.eta_seconds == pytest.approx(end - at, rel=0.5, abs=3)
 
 
+def test_a_new_plan_is_believed_as_it_is() -> None:
+    clock, lines = Clock(), []
+    reporter = Reporter("compress-large", emit=lines.append, clock=clock)
+    reporter.plan(["fetch", "finetune"], [1, 300])
+    reporter.start(0)
+    clock.now += 60  # a slow line
+    reporter.end()
+    reporter.plan(["fetch", "finetune"], [0, 100])
+    reporter.start(1)
+    assert lines[-1].eta_seconds == pytest.approx(100)
+    assert lines[-1].percent == pytest.approx(100 * 60 / 160, abs=1)
+
+
 def test_the_first_eta_is_the_estimate() -> None:
     lines, _ = drive([30, 70], 1)
     assert lines[0][1].eta_seconds == pytest.approx(100)
