@@ -165,3 +165,10 @@ def stored_parameters(folder: Path) -> int:
                     size = int(shape.prod())
                 count += size
     return count
+
+
+def as_stored(scale: Any) -> Any:
+    """Return scales as they will read after storing in bf16, in their own precision."""
+    import torch
+
+    return scale.to(torch.bfloat16).to(scale.dtype)

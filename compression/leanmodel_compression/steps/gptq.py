@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint
+from .. import checkpoint, hf
 from ..batches import Row
 from .protocol import Place, Task
 
@@ -138,15 +138,13 @@ class stored_scales:  # noqa: N801 - used as a statement
 
     def __enter__(self) -> None:
         """Wrap ``get_qparams``."""
-        from .quantize import as_stored
-
         for module in self._members:
             observer = module.weight_observer
             original = observer.get_qparams
 
             def rounded(original: Any = original) -> dict[str, Any]:
                 found = dict(original())
-                found["scale"] = as_stored(found["scale"])
+                found["scale"] = hf.as_stored(found["scale"])
                 return found
 
             observer.get_qparams = rounded

@@ -226,14 +226,7 @@ def round_to_nearest(model: Any, arguments: dict[str, Any]) -> None:
 
     oneshot(model=model, recipe=[QuantizationModifier(**arguments)], pipeline="datafree")
     for module in quantised_modules(model):
-        module.weight_scale.data.copy_(as_stored(module.weight_scale.data))
-
-
-def as_stored(scale: Any) -> Any:
-    """Return scales as they will read after storing in bf16, in their own precision."""
-    import torch
-
-    return scale.to(torch.bfloat16).to(scale.dtype)
+        module.weight_scale.data.copy_(hf.as_stored(module.weight_scale.data))
 
 
 def quantised_modules(model: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,18 +74,19 @@ class Ask:
         """
         value = {name: self.sampling(name, fill) for name in ("temperature", "top_p", "max_tokens", "n")}
         messages = self.body["messages"] if self.endpoint == "chat" else None
-        limit = value["max_tokens"]
+        # What is no number lies outside of every scope; the engine says in its own words what is wrong with it.
+        odd = tuple(name for name, found in value.items() if found is not None and math.isnan(found))
         return RequestFacts(
             endpoint=self.endpoint,
             messages=messages,
             prompt=self.text() if self.endpoint == "completions" else None,
             temperature=value["temperature"],
             top_p=value["top_p"],
-            max_tokens=None if limit is None else int(limit),
-            n=int(value["n"] or 1),
+            max_tokens=_whole(value["max_tokens"]),
+            n=_whole(value["n"]) or 1,
             tools=any(self.body.get(name) for name in ("tools", "functions")),
             images=any(_has_media(message) for message in messages or ()),
-            other_sampling=tuple(name for name in self.body if self._matters(name)),
+            other_sampling=(*(name for name in self.body if self._matters(name)), *odd),
             lean_revision=lean,
             large_revision=large,
         )
@@ -118,6 +120,10 @@ class Ask:
         if name in _NEUTRAL or value is None or value == [] or value == {}:
             return False
         return not (name in _HARMLESS and value == _HARMLESS[name])
+
+
+def _whole(value: float | int | None) -> int | None:
+    return None if value is None or math.isnan(value) else int(value)
 
 
 def _has_media(message: Mapping[str, Any]) -> bool:

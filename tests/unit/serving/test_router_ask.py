@@ -54,6 +54,11 @@ def test_max_completion_tokens_is_a_limit_too() -> None:
     assert given_one.missing({"max_tokens": 9, "n": 1}) == {"n": 1}
 
 
+@pytest.mark.parametrize("field", [{"max_tokens": []}, {"temperature": {}}, {"top_p": "x"}])
+def test_what_is_no_number_is_in_no_scope(field: dict[str, Any]) -> None:
+    assert set(field) <= set(facts(**field).other_sampling)
+
+
 def test_media_and_tools_are_seen() -> None:
     image = [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]}
