@@ -77,6 +77,7 @@ class Supervisor:
         self.job: JobRun | None = None
         self.exit_code = 0
         self.settled = False
+        self.served = False
         self.stop = threading.Event()
         self.attached = True
         self._foresee()
@@ -93,7 +94,8 @@ class Supervisor:
                 self.settled = True
                 self._remember()
             self._publish()
-            if self.settled and self.seen.failure and not self.seen.large_serves and self.seen.large is None:
+            self.served = self.served or self.seen.large_serves
+            if self.settled and self.seen.failure and not self.served:
                 break  # nothing serves and nothing will: the command says why
             if self._told_to_end():
                 break
@@ -228,7 +230,10 @@ class Supervisor:
 
     def _publish(self, stopped: bool = False) -> None:
         """Write the resource with its status when it changed."""
-        seen = replace(self.seen, stopped=stopped, large_serves=self.seen.large_serves and not stopped)
+        seen = replace(
+            self.seen, stopped=stopped, large_serves=self.seen.large_serves and not stopped,
+            progress=None if self.settled or stopped else self.seen.progress,
+        )  # fmt: skip
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status = compute(self.model, seen, now, self.status)
         self.status = status

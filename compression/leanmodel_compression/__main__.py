@@ -66,7 +66,7 @@ def run(plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path)
     except MemoryError as error:
         reporter.end("failed", "out of memory")
         print(
-            f"error: spec.jobs.compress.resources.memory: out of memory ({error}); write more",
+            f"error: spec.jobs.compress.memory: out of memory ({error}); write more",
             file=sys.stderr,
         )
         return 3

@@ -17,7 +17,7 @@ from .shapes import ARCHITECTURES, ModelShape
 from .steps import REGISTRY
 from .steps.protocol import Step, Task
 
-MEMORY_FIELD = "spec.jobs.compress.resources.memory"
+MEMORY_FIELD = "spec.jobs.compress.memory"
 STORE_FIELD = "spec.store.uri"
 MIB = 2**20
 # Left free on the disk beside what the steps write.

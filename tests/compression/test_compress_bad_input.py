@@ -120,14 +120,14 @@ def test_too_little_memory_is_refused_with_need_and_limit(
     with pytest.raises(RefusedError) as caught:
         run_plan(plan, store)
     issue = caught.value.issues[0]
-    assert issue.field == "spec.jobs.compress.resources.memory"
+    assert issue.field == "spec.jobs.compress.memory"
     assert "the limit is 500 MiB" in issue.found and issue.advice.startswith("write at least ")
 
 
 @pytest.mark.parametrize(
     ("left", "field", "words"),
     [
-        (machine.Machine(300 * 2**20, 2**40), "spec.jobs.compress.resources.memory", "300 MiB free"),
+        (machine.Machine(300 * 2**20, 2**40), "spec.jobs.compress.memory", "300 MiB free"),
         (machine.Machine(2**40, 2**20), "spec.store.uri", "1 MiB free"),
     ],
     ids=["memory", "disk"],
@@ -195,7 +195,7 @@ def test_exit_codes_and_messages_of_the_entry_point(
     assert unknown.returncode == 2 and "colour" in unknown.stderr
     small = plan.model_copy(update={"limits": JobLimits(memory_bytes=2**20, threads=1)})
     refused = run(small.to_json())
-    assert refused.returncode == 3 and "spec.jobs.compress.resources.memory" in refused.stderr
+    assert refused.returncode == 3 and "spec.jobs.compress.memory" in refused.stderr
     assert '"state":"failed"' in refused.stdout.splitlines()[-1]
     bad = run(lean_plan(large, data_file, [QUANTIZE, PRUNE]).to_json())
     assert bad.returncode == 2 and "quantise last" in bad.stderr

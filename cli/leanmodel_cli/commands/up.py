@@ -111,7 +111,7 @@ def _follow(run: Run, supervisor: subprocess.Popen[bytes], detach: bool) -> int:
             resource = read_json(run.status)
             if resource is not None:
                 display.update(resource)
-                if not settled and resource.get("settled"):
+                if not settled and resource.get("settled") and _serves(resource):
                     settled = True
                     code = _outcome(run, display)
                     if detach:
@@ -132,6 +132,12 @@ def _follow(run: Run, supervisor: subprocess.Popen[bytes], detach: bool) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             supervisor.wait(timeout=30)
         return 130
+
+
+def _serves(resource: dict[str, Any]) -> bool:
+    """Say whether something answers; a run that failed before that is settled too, and about to end."""
+    conditions = resource.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Serving" and c["status"] == "True" for c in conditions)
 
 
 def _died(run: Run, code: int) -> int:
