@@ -27,7 +27,7 @@ from leanmodel_api.manifest import load
 from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import ProgressLine, parse
 from leanmodel_api.resource import LeanModel
-from leanmodel_cli.processes import compression_python
+from leanmodel_cli.processes import compression_python, die_with_parent
 from leanmodel_operator.jobs import large_plan, lean_plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def run(plan: CompressPlan, store: Path, folder: Path, kill_after: float | None)
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [*command, "--store", str(store), "--result", str(folder / "result.json")],
-            stdout=subprocess.PIPE, stderr=errors, text=True,
+            stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=die_with_parent,
         )  # fmt: skip
         timer: threading.Timer | None = None
         began = time.monotonic()

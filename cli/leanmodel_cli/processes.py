@@ -24,7 +24,8 @@ def become_reaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it ends; run between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
@@ -45,7 +46,7 @@ class Child:
         self._listener = listener
 
         def prepare() -> None:
-            _die_with_parent()
+            die_with_parent()
             if nice:
                 os.nice(nice)
 
