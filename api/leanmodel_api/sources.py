@@ -10,6 +10,11 @@ SCHEMES = ("hf", "pypi", "file", "s3", "gs", "oci", "pvc")
 SUPPORTED_SCHEMES = ("hf", "pypi", "file")
 
 
+def file_path(uri: str) -> str:
+    """Return the path in an address such as file:PATH or file://PATH, relative or absolute as it stands."""
+    return uri.removeprefix("file://").removeprefix("file:")
+
+
 class Source(Part):
     """A model's or a data set's origin; its bytes are verified before use."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from leanmodel_api.datasets import DataSet
 from leanmodel_api.plan import CompressPlan, ProvePlan
 from leanmodel_api.resource import LeanModel
-from leanmodel_api.sources import Source
+from leanmodel_api.sources import Source, file_path
 from leanmodel_operator.jobs import lean_plan
 
 from .processes import compression_python
@@ -23,7 +23,7 @@ def store_root(model: LeanModel, base_dir: str) -> Path:
     """Return the folder of the store: the manifest's, or the one under the home folder."""
     if model.spec.store is None:
         return home() / "store"
-    return Path(base_dir, model.spec.store.uri.removeprefix("file://").removeprefix("file:"))
+    return Path(base_dir, file_path(model.spec.store.uri))
 
 
 def inputs_key(plan: CompressPlan | ProvePlan, data_sets: Sequence[DataSet], base_dir: str) -> str:
@@ -37,7 +37,7 @@ def inputs_key(plan: CompressPlan | ProvePlan, data_sets: Sequence[DataSet], bas
     digest = hashlib.sha256(plan.key().encode())
     for source in sources:
         if source.scheme == "file":
-            path = Path(base_dir, source.uri.removeprefix("file://").removeprefix("file:"))
+            path = Path(base_dir, file_path(source.uri))
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             for file in files:
                 if file.is_file():

@@ -7,8 +7,6 @@ import os
 import secrets
 import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +18,7 @@ from leanmodel_api.resource import LeanModel
 from leanmodel_api.router import RouterSettings
 from leanmodel_api.serving import ModelServing
 from leanmodel_api.status import CostSummary
+from leanmodel_operator import probe
 from leanmodel_operator.desired import Desired, Role, Served
 from leanmodel_operator.router import router_settings
 from leanmodel_serving.applications import (
@@ -32,12 +31,11 @@ from leanmodel_serving.applications import (
 from leanmodel_serving.engines.base import EngineSettings
 from leanmodel_store.artifacts import Store
 
-from .costs import read_costs
 from .processes import Child
 from .runs import Run, read_json, write_atomic
 
-PROBE_TIMEOUT_SECONDS = 60.0
 COST_PERIOD_SECONDS = 10.0
+COST_DIGITS = 6
 HOST_GRACE_SECONDS = 40.0
 
 
@@ -209,37 +207,19 @@ class ServeSide:
         )  # fmt: skip
 
     def _generates(self, revision: str) -> bool:
-        """Ask a revision for one token through the router; a fact that no status can stand in for."""
-        body = {
-            "model": self.model.metadata.name,
-            "messages": [{"role": "user", "content": "Hello"}],
-            "max_tokens": 1,
-        }
-        request = urllib.request.Request(
-            f"{self.endpoint}/internal/revisions/{revision}/v1/chat/completions", data=json.dumps(body).encode(),
-            headers={"authorization": f"Bearer {self._token()}", "content-type": "application/json"},
-        )  # fmt: skip
-        try:
-            with urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_SECONDS) as answer:
-                return bool(json.load(answer).get("choices"))
-        except (urllib.error.URLError, OSError, ValueError):
-            return False
+        return probe.generates(self.endpoint, self.model.metadata.name, revision, self._token())
 
     def _settings_in_force(self) -> bool:
         """Return whether the router says that it runs with the newest settings, and these carry a policy."""
         if self._settings is None or self._settings.policy is None:
             return False
-        try:
-            with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=5) as answer:
-                return bool(json.load(answer).get("generation") == self.generation)
-        except (urllib.error.URLError, OSError, ValueError):
-            return False
+        return probe.settings_in_force(self.endpoint) == self.generation
 
     def _costs(self, address: str | None) -> CostSummary | None:
         """Return the money so far, from the metrics, looked up every few seconds."""
         looked, cost = self._cost
         if address and time.monotonic() - looked > COST_PERIOD_SECONDS:
-            cost = read_costs(address) or cost
+            cost = probe.costs(address, COST_DIGITS) or cost
             self._cost = (time.monotonic(), cost)
         return cost
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from leanmodel_api.base import number
 from leanmodel_api.errors import LeanModelError
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
+from leanmodel_api.sources import file_path
 from leanmodel_store.datasets import build_examples
 from leanmodel_store.tables import read_rows
 
@@ -22,15 +24,12 @@ def survey(model: LeanModel, base_dir: str) -> Size:
     data = evaluation_data(model.spec)
     if data is None or data.source.scheme != "file":
         return Size()
-    path = Path(base_dir, data.source.uri.removeprefix("file://").removeprefix("file:"))
+    path = Path(base_dir, file_path(data.source.uri))
     try:
         built = build_examples(read_rows(path.read_bytes(), data.format, ""), data, "")
     except (OSError, LeanModelError):
         return Size()
-    counts: dict[str, int] = {}
-    for example in built.examples:
-        if example.answer is not None:
-            counts[example.answer] = counts.get(example.answer, 0) + 1
+    counts = Counter(example.answer for example in built.examples if example.answer is not None)
     share = number(data.split.train)
     answers = tuple(int(count * share) for count in counts.values()) if data.choices else ()
     return Size(len(built.examples), answers)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
+from leanmodel_api.sources import file_path
 
 _LONG = 200
 
@@ -19,7 +20,7 @@ def trial(model: LeanModel, base_dir: str) -> str:
     messages: list[dict[str, str]] = []
     values: dict[str, str] = {}
     if data is not None and data.source.scheme == "file":
-        path = Path(base_dir, data.source.uri.removeprefix("file://").removeprefix("file:"))
+        path = Path(base_dir, file_path(data.source.uri))
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
                 values = _first_row(data.format, list(itertools.islice(file, 3)))

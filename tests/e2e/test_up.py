@@ -15,7 +15,7 @@ import pytest
 from e2e_support import Cli, processes_of, wait_until
 from openai import NotFoundError, OpenAI
 
-from leanmodel_cli.costs import total
+from leanmodel_operator.probe import total
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 MESSAGES: list[Any] = [

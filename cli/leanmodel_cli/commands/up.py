@@ -136,20 +136,21 @@ def _follow(run: Run, supervisor: subprocess.Popen[bytes], detach: bool) -> int:
 
 def _serves(resource: dict[str, Any]) -> bool:
     """Say whether something answers; a run that failed before that is settled too, and about to end."""
-    conditions = resource.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Serving" and c["status"] == "True" for c in conditions)
+    return _condition(resource, "Serving").get("status") == "True"
+
+
+def _condition(resource: dict[str, Any], type_: str) -> dict[str, Any]:
+    """Return a condition of a resource, empty where it has none of that type."""
+    conditions: list[dict[str, Any]] = resource.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == type_), {})
 
 
 def _died(run: Run, code: int) -> int:
     """Report a supervisor that ended by itself: a failure before anything could serve, or a crash."""
     resource = read_json(run.status) or {}
-    degraded = [
-        c
-        for c in resource.get("status", {}).get("conditions", [])
-        if c["type"] == "Degraded" and c["status"] == "True"
-    ]
-    if degraded:
-        text = degraded[0]["message"]
+    degraded = _condition(resource, "Degraded")
+    if degraded.get("status") == "True":
+        text = degraded["message"]
     elif code == 0:
         text = f"{run.root.name} was taken down by another command (leanmodel down); what was finished is in the store"
     else:
@@ -172,7 +173,7 @@ def _outcome(run: Run, display: Display) -> int:
         )
     code = int(resource.get("exitCode", 0))
     if code != 0:
-        message = next((c["message"] for c in status.get("conditions", []) if c["type"] == "Degraded"), "")
+        message = _condition(resource, "Degraded").get("message", "")
         print(f"\nthe large model serves, without the lean one: {message}", file=sys.stderr, flush=True)
     return code
 

@@ -11,7 +11,7 @@ from typing import Any
 from leanmodel_api.errors import Issue, ManifestError
 from leanmodel_api.manifest import load
 from leanmodel_api.resource import LeanModel
-from leanmodel_api.sources import Source
+from leanmodel_api.sources import Source, file_path
 
 from .volumes import claim, inputs
 
@@ -71,7 +71,7 @@ def _here(model: LeanModel) -> Iterable[Issue]:
     ]
     for field, source in places:
         if source is not None and source.scheme == "file":
-            path = source.uri.removeprefix("file://").removeprefix("file:")
+            path = file_path(source.uri)
             if path.startswith("/") or ".." in path.split("/"):
                 yield Issue(
                     f"{field}.uri", f"found {source.uri!r}, which leads out of the folder of inputs",

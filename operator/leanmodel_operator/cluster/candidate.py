@@ -17,7 +17,7 @@ from .observed import Observed, Recorded
 from .settings import Settings
 from .trouble import Trouble, application_failure, job_failure
 
-_ALL_CORES = 1 << 20
+ALL_CORES = 1 << 20
 """A Job's threads follow its declared cores alone: the operator does not know the node."""
 
 
@@ -66,14 +66,14 @@ def candidate(model: LeanModel, seen: Observed, settings: Settings, image: str) 
     """
     state = _State(model, seen, settings)
     base_dir = volumes.INPUTS_PATH
-    plan = large_plan(model, _ALL_CORES, base_dir)
-    check = lean_plan(model, None, _ALL_CORES, base_dir)
+    plan = large_plan(model, ALL_CORES, base_dir)
+    check = lean_plan(model, None, ALL_CORES, base_dir)
     files = (("check.json", check.to_json(indent=1)),) if check is not None and check.steps else ()
     text = state.stage("compress-large", plan, files)
     large = CompressResult.model_validate_json(text) if text else None
     lean = report = None
     if large is not None:
-        made = lean_plan(model, large, _ALL_CORES, base_dir)
+        made = lean_plan(model, large, ALL_CORES, base_dir)
         text = state.stage("compress-lean", made, ()) if made is not None else None
         lean = CompressResult.model_validate_json(text) if text else None
         if lean is not None:

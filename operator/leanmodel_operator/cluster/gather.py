@@ -18,7 +18,8 @@ from typing import Any
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.status import CostSummary
 
-from . import names, probe, volumes
+from .. import probe
+from . import names, volumes
 from .api import Api, ApiError
 from .mirror import Name
 from .observed import Facts, JobSeen, LogSeen, Observed, job_message, job_result
@@ -33,6 +34,8 @@ COST_SECONDS = 300.0
 KUBERAY_SECONDS = 25.0
 _PROGRESS_BYTES = 64 * 1024
 _RESULT_BYTES = 4 * 2**20
+_COST_DIGITS = 2
+"""Whole cents: a status that follows every request would be written all the time."""
 _THREADS = 16
 
 
@@ -152,7 +155,9 @@ class Gatherer:
 
     async def _ask_costs(self, name: Name, known: _Known) -> None:
         head = self.endpoint(name, "{service}-head-svc").rsplit(":", 1)[0] + ":8080/metrics"
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, probe.costs, head)
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads, probe.costs, head, _COST_DIGITS
+        )
         known.cost = (time.monotonic(), found or known.cost[1])
 
     # ------------------------------------------------------------ Jobs

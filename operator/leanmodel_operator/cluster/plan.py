@@ -18,7 +18,7 @@ from ..desired import Desired, desired
 from ..jobs import revision
 from . import conditions, jobs, names, served, volumes
 from .accept import accept
-from .candidate import Candidate, candidate, engine_facts, pinned_image
+from .candidate import ALL_CORES, Candidate, candidate, engine_facts, pinned_image
 from .children import access, config
 from .children.owner import Owner
 from .observed import Key, Observed
@@ -98,7 +98,7 @@ def _planned(model: LeanModel, seen: Observed, settings: Settings, now: str, bef
     image = pinned_image(dict(seen.serve.config) if seen.serve else None, settings)
     found = candidate(model, seen, settings, image)
     wanted = desired(
-        model, _for_decision(found, seen), cores=1 << 20, base_dir=volumes.INPUTS_PATH,
+        model, _for_decision(found, seen), cores=ALL_CORES, base_dir=volumes.INPUTS_PATH,
         engine=engine_facts(model, image),
     )  # fmt: skip
     following = next_traffic(model, seen.router, wanted, found.report, seen.facts.answers)

@@ -8,7 +8,7 @@ from typing import Any
 
 from leanmodel_api.base import NAME_PATTERN
 from leanmodel_api.resource import LeanModel
-from leanmodel_api.sources import Source
+from leanmodel_api.sources import Source, file_path
 
 from . import names
 from .settings import Settings
@@ -75,7 +75,7 @@ def inputs(model: LeanModel) -> Inputs | None:
         ValueError: the annotation is not understood.
     """
     uris = [source.uri for source in sources(model) if source.scheme == "file"]
-    files = tuple(sorted({uri.removeprefix("file://").removeprefix("file:") for uri in uris}))
+    files = tuple(sorted({file_path(uri) for uri in uris}))
     if not files:
         return None
     where = model.metadata.annotations.get(names.ANNOTATION_INPUTS, f"configmap/{model.metadata.name}-inputs")

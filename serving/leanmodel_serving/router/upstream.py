@@ -117,7 +117,7 @@ class Upstream:
             ApiError: the engine could not be reached, was too slow, or broke off.
         """
         started = time.perf_counter()
-        async with self._open(backend, "POST", path, to_json(body), request_id, limits) as response:
+        async with self.raw(backend, "POST", path, to_json(body), request_id, limits) as response:
             raw = await _rest(response, limits)
             status = response.status
         return Reply(status, raw, _json_object(raw), time.perf_counter() - started)
@@ -132,7 +132,7 @@ class Upstream:
             ApiError: as :meth:`ask`; also out of the body of the ``with``, when the engine breaks off.
         """
         started = time.perf_counter()
-        async with self._open(backend, "POST", path, to_json(body), request_id, limits) as response:
+        async with self.raw(backend, "POST", path, to_json(body), request_id, limits) as response:
             if response.status == 200 and response.content_type == "text/event-stream":
                 yield Stream(response, backend.revision, limits, started)
             else:
@@ -149,20 +149,11 @@ class Upstream:
         request_id: str,
         limits: RouterLimits,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Pass a request on as it is."""
-        async with self._open(backend, method, path, body, request_id, limits) as response:
-            yield response
+        """Pass a request on as it is; yields the engine's response, its body unread.
 
-    @asynccontextmanager
-    async def _open(
-        self,
-        backend: Backend,
-        method: str,
-        path: str,
-        body: bytes | None,
-        request_id: str,
-        limits: RouterLimits,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        Raises:
+            ApiError: as :meth:`ask`; also out of the body of the ``with``, when the engine breaks off.
+        """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout)
         headers = dict((_STOP_WITH_US, ("x-request-id", request_id)))
         url = backend.url.rstrip("/") + path

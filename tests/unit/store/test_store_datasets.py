@@ -340,15 +340,10 @@ def test_load_fetches_reads_and_splits(store: Store, manifest_dir: Path) -> None
         load(data_set(source=Source(uri="file:absent")), manifest_dir, store)
 
 
-SMS = next(
-    (path for path in (Path(__file__).parents[3] / "examples/quickstart/data/sms.tsv",
-                       Path(__file__).parents[3] / "examples/quickstart/sms.tsv") if path.exists()), None
-)  # fmt: skip
+SMS = Path(__file__).parents[3] / "examples" / "quickstart" / "data" / "sms.tsv"
 
 
-@pytest.mark.skipif(SMS is None, reason="the quickstart's data is not there")
 def test_the_quickstarts_messages_are_all_read() -> None:
-    assert SMS is not None
     found = read_rows(SMS.read_bytes(), "TSV", FIELD)
     assert len(found.rows) == 5574
     assert Counter(row.values["label"] for row in found.rows) == {"ham": 4827, "spam": 747}

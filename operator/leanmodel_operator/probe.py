@@ -1,6 +1,6 @@
 """Questions over HTTP to a LeanModel's router: does a revision generate, which settings are in force, what did it cost.
 
-Blocking, standard library alone: they run in a few threads of their own, beside the loop.
+Blocking, standard library alone: the local runner asks between two looks, the cluster's loop from threads beside it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from leanmodel_api.base import fmt
 from leanmodel_api.status import CostSummary
@@ -42,29 +42,36 @@ def settings_in_force(endpoint: str) -> int | None:
         return None
 
 
-def costs(address: str) -> CostSummary | None:
-    """Return the money that a router's metrics show, in whole cents; None when they are not to be had."""
+def costs(address: str, digits: int) -> CostSummary | None:
+    """Return the money that a router's metrics show; None when they are not to be had (yet).
+
+    Args:
+        address: of the metrics.
+        digits: places behind the point; two keep a status that is written elsewhere from changing all the time.
+    """
     try:
         with urllib.request.urlopen(address, timeout=QUESTION_SECONDS) as answer:
             lines = answer.read().decode("utf-8", "replace").splitlines()
     except (urllib.error.URLError, OSError):
         return None
-    return summary(lines)
+    return summary(lines, digits)
 
 
-def summary(lines: Iterable[str]) -> CostSummary | None:
-    """Return the money in metrics of Prometheus' text format, rounded to cents so that the status seldom changes."""
-    listed = list(lines)
-    spent, instead = _total(listed, COST), _total(listed, COUNTERFACTUAL)
+def summary(lines: Sequence[str], digits: int) -> CostSummary | None:
+    """Return the money in metrics of Prometheus' text format, rounded."""
+    spent, instead = total(lines, COST), total(lines, COUNTERFACTUAL)
     if spent is None or instead is None:
         return None
     saving = instead - spent
-    sign = "-" if saving < 0 and fmt(-saving, 2) != "0" else ""
+    sign = "-" if saving < 0 and fmt(-saving, digits) != "0" else ""
     return CostSummary(
-        usd=fmt(spent, 2), counterfactual_usd=fmt(instead, 2), saving_usd=f"{sign}{fmt(abs(saving), 2)}"
+        usd=fmt(spent, digits),
+        counterfactual_usd=fmt(instead, digits),
+        saving_usd=f"{sign}{fmt(abs(saving), digits)}",
     )
 
 
-def _total(lines: Iterable[str], name: str) -> float | None:
+def total(lines: Iterable[str], name: str) -> float | None:
+    """Return the sum of a metric over its labels in Prometheus' text format; None when it is not exposed."""
     values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " "))]
     return sum(values) if values else None
