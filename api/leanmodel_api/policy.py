@@ -32,7 +32,7 @@ LOGPROB_TOLERANCE = 1e-3
 """Engines round: a log-probability may exceed 0 by this much before it is called wrong."""
 
 PolicyKind = Literal["all-large", "all-lean", "cascade"]
-Method = Literal["ltt-betting", "ltt-t (approximate)"]
+Method = Literal["ltt-exact", "ltt-betting", "ltt-t (approximate)"]
 Aggregate = Literal["mean", "balanced"]
 Outcome = Literal[
     "cascade-certified",

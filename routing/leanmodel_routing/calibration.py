@@ -19,7 +19,7 @@ from leanmodel_api.policy import (
     Record,
     Scope,
 )
-from leanmodel_routing import figures
+from leanmodel_routing import exact, figures
 from leanmodel_routing.cases import decide_case, with_total
 from leanmodel_routing.certify import (
     predicted_lean_share,
@@ -67,7 +67,7 @@ def calibrate(
     metric: str = "quality",
     aggregate: Aggregate | None = None,
     scope: Scope | None = None,
-    method: Method = "ltt-betting",
+    method: Method | None = None,
     looks: int = 1,
 ) -> CalibrationResult:
     """Find the cheapest policy that keeps `quality ≥ retain · large quality` with chance at least
@@ -119,14 +119,14 @@ def calibrate_tables(
     seed: int = 0,
     *,
     scope: Scope | None = None,
-    method: Method = "ltt-betting",
+    method: Method | None = None,
     looks: int = 1,
     candidates: Sequence[Candidate] | None = None,
 ) -> Policy:
     """`calibrate` on tables, without the evaluation; the report part is only counted."""
     risk = (1.0 - confidence) / looks
     certify = _same_strata(fit, certify)
-    chosen, walk = choose(fit, len(certify), retain, risk, seed, candidates)
+    chosen, walk, method = choose(fit, len(certify), retain, risk, seed, candidates, method)
     scores = table_confidences(chosen.predictor, certify)
     result = take_walk(walk, certify, scores, retain, risk, method, seed)
     decision = decide_case(walk, result, certify, scores, retain, risk, method, seed)
@@ -172,23 +172,35 @@ def choose(
     risk: float,
     seed: int,
     candidates: Sequence[Candidate] | None = None,
-) -> tuple[Fitted, Walk]:
-    """The candidate with the best future, by the fit part's cross-fitted confidences alone, and its walk.
+    method: Method | None = None,
+) -> tuple[Fitted, Walk, Method]:
+    """The candidate and test with the best future, by the fit part's cross-fitted confidences alone, and the
+    walk.
 
     First the lean share that its walk is expected to certify; among those within SHARE_TOLERANCE of the
-    best, the largest area under quality over share (APGR up to scale); among equals the simplest.
+    best, the largest area under quality over share (APGR up to scale); among equals the simplest, and the exact
+    test before betting.
     """
-    rated: list[tuple[float, float, Fitted]] = []
+    ways: tuple[Method, ...] = (
+        ("ltt-exact", "ltt-betting") if exact.applies(fit, retain) else ("ltt-betting",)
+    )
+    if method is not None:
+        ways = (method,)
+    rated: list[tuple[float, float, Fitted, Method]] = []
     for candidate in candidates or candidates_for(fit):
         fitted = fit_candidate(candidate, fit, seed)
         walk = _walk(fit, fitted, retain, CHOICE_STEPS)
-        share = predicted_lean_share(walk, certify_size, retain, risk, seed)
-        rated.append((share, _area(walk.fit, walk.crossed), fitted))
-    best = max(share for share, _, _ in rated)
+        area = _area(walk.fit, walk.crossed)
+        for way in ways:
+            share = predicted_lean_share(walk, certify_size, retain, risk, way, seed)
+            rated.append((share, area, fitted, way))
+    best = max(share for share, _, _, _ in rated)
     near = [item for item in rated if item[0] >= best - SHARE_TOLERANCE]
     area = max(item[1] for item in near)
     fitted = next(item[2] for item in near if item[1] >= area - 1e-3 * abs(area))
-    return fitted, _walk(fit, fitted, retain)
+    share = max(item[0] for item in near if item[2] is fitted)
+    way = next(item[3] for item in near if item[2] is fitted and item[0] == share)
+    return fitted, _walk(fit, fitted, retain), way
 
 
 def _walk(fit: Table, fitted: Fitted, retain: float, steps: int | None = None) -> Walk:

@@ -77,8 +77,8 @@ def _nothing_certified(
     seed: int,
 ) -> Decision:
     p_value = result.p_values[walk.start]
-    needed = records_needed(walk, certify, scores, retain, risk, seed)
-    if method != "ltt-betting" and len(certify) < T_FEWEST:
+    needed = records_needed(walk, certify, scores, retain, risk, method, seed)
+    if method == "ltt-t (approximate)" and len(certify) < T_FEWEST:
         needed = T_FEWEST - len(certify)
     if needed is not None:
         message = (

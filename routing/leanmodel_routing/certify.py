@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leanmodel_api.policy import Method
-from leanmodel_routing import betting
+from leanmodel_routing import betting, exact
 from leanmodel_routing.betting import Losses
 from leanmodel_routing.table import Floats, Table
 from leanmodel_routing.ttest import t_p_value
@@ -73,10 +73,25 @@ def log_wealth(found: Evidence, learnt: Evidence | None) -> float:
 
 
 def step_p_value(
-    walk: Walk, step: int, certify: Table, confidence: Floats, retain: float, method: Method, seed: int
+    walk: Walk,
+    step: int,
+    certify: Table,
+    confidence: Floats,
+    retain: float,
+    risk: float,
+    method: Method,
+    seed: int,
 ) -> float:
-    """p-value of `the promise is broken at this step's threshold` on the certify part (confidences [n])."""
+    """p-value of `the promise is broken at this step's threshold` on the certify part (confidences [n]).
+
+    The exact test says 1 where it does not apply: the fit part chose it, and the certify part may not choose
+    another.
+    """
     threshold = float(walk.thresholds[step])
+    if method == "ltt-exact":
+        if not exact.applies(certify, retain):
+            return 1.0
+        return exact.p_value(exact.harms_of(certify, confidence >= threshold), retain, risk)
     losses = losses_at(certify, confidence, threshold, retain)
     if method != "ltt-betting":
         return t_p_value(certify, losses)
@@ -93,25 +108,32 @@ def take_walk(
     found: dict[int, float] = {}
     passed: list[int] = []
     for step in range(walk.start, len(walk.thresholds)):
-        found[step] = step_p_value(walk, step, certify, confidence, retain, method, seed)
+        found[step] = step_p_value(walk, step, certify, confidence, retain, risk, method, seed)
         if found[step] > risk:
             break
         passed.append(step)
     return WalkResult(found, tuple(passed))
 
 
-def predicted_lean_share(walk: Walk, size: int, retain: float, risk: float, seed: int) -> float:
+def predicted_lean_share(
+    walk: Walk, size: int, retain: float, risk: float, method: Method, seed: int
+) -> float:
     """Lean share that the walk should reach with `size` certify records like the fit ones: to choose by, on
     fit.
     """
     reached = 0.0
-    if not len(walk.fit):
+    if not len(walk.fit) or (method == "ltt-exact" and not exact.applies(walk.fit, retain)):
         return reached
     factor = size / len(walk.fit)
     for step in range(walk.start, len(walk.thresholds)):
         threshold = float(walk.thresholds[step])
-        like = evidence_of(walk.fit, losses_at(walk.fit, walk.crossed, threshold, retain), retain, seed)
-        if betting.p_from_log_wealth(log_wealth(like.scaled(factor), like)) > risk:
+        if method == "ltt-exact":
+            like = exact.harms_of(walk.fit, walk.crossed >= threshold)
+            p_value = exact.p_value(tuple(one.scaled(factor) for one in like), retain, risk)
+        else:
+            found = evidence_of(walk.fit, losses_at(walk.fit, walk.crossed, threshold, retain), retain, seed)
+            p_value = betting.p_from_log_wealth(log_wealth(found.scaled(factor), found))
+        if p_value > risk:
             break
         reached = float(np.mean(walk.crossed >= threshold))
     return reached
@@ -121,34 +143,42 @@ def better_p_value(fit: Table, certify: Table, method: Method, seed: int) -> flo
     """p-value of `the lean model is worse than the large one`, the step after all-lean: its mean loss is
     large - lean, the promise at retain 1."""
     losses = certify.large - certify.lean
-    if method != "ltt-betting":
+    if method == "ltt-t (approximate)":
         return t_p_value(certify, losses)
     learnt = evidence_of(fit, fit.large - fit.lean, 1.0, seed) if len(fit) else None
     return betting.p_from_log_wealth(log_wealth(evidence_of(certify, losses, 1.0, seed), learnt))
 
 
 def records_needed(
-    walk: Walk, certify: Table, confidence: Floats, retain: float, risk: float, seed: int
+    walk: Walk, certify: Table, confidence: Floats, retain: float, risk: float, method: Method, seed: int
 ) -> int | None:
     """How many more certify records the first step would need if they came out like these; None: no number
     helps.
 
-    Betting's log-wealth grows with the records, so the certify part is scaled up until it passes. A class
-    that is missing, or a mean loss that is not below 0, cannot be mended by more of the same.
+    The certify part is scaled up until it passes. A class that is missing, or a mean loss that is not below 0,
+    cannot be mended by more of the same.
     """
-    losses = losses_at(certify, confidence, float(walk.thresholds[walk.start]), retain)
+    threshold = float(walk.thresholds[walk.start])
+    losses = losses_at(certify, confidence, threshold, retain)
     if float(certify.mass @ losses) >= 0.0:
         return None
     found = evidence_of(certify, losses, retain, seed)
+    counts = exact.harms_of(certify, confidence >= threshold) if method == "ltt-exact" else ()
+
+    def passes(factor: float) -> bool:
+        if counts:
+            return exact.p_value(tuple(one.scaled(factor) for one in counts), retain, risk) <= risk
+        return betting.p_from_log_wealth(log_wealth(found.scaled(factor), found.scaled(factor))) <= risk
+
     low, high = 1.0, 2.0
-    while betting.p_from_log_wealth(log_wealth(found.scaled(high), found.scaled(high))) > risk:
+    while not passes(high):
         low, high = high, high * 2.0
-        if high > 1e6:
+        if high > 1e6 or (counts and high * len(certify) > 1e7):
             return None
     while high / low > 1.005:
         middle = math.sqrt(low * high)
-        if betting.p_from_log_wealth(log_wealth(found.scaled(middle), found.scaled(middle))) > risk:
-            low = middle
-        else:
+        if passes(middle):
             high = middle
+        else:
+            low = middle
     return max(1, math.ceil((high - 1.0) * len(certify)))

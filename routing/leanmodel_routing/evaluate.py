@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanmodel_api.policy import (
     Baseline,
@@ -27,13 +26,12 @@ from leanmodel_routing.intervals import (
     wilson_interval,
 )
 from leanmodel_routing.predictors.fit import table_confidences
-from leanmodel_routing.table import Floats, Table, data_digest
+from leanmodel_routing.table import Floats, Mask, Table, data_digest
 from leanmodel_routing.threads import single_threaded
 
 GROUP_ENOUGH = 300
 SHADOW_ACCEPTED = 600
 """Shadowed accepted requests that show a change of 3 points: sd ≤ 0.5, so 1.64·0.5/√600 is 3 points."""
-Mask = NDArray[np.bool_]
 
 
 @single_threaded

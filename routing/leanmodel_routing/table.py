@@ -18,6 +18,7 @@ from leanmodel_routing.observation import Observation
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
