@@ -27,8 +27,9 @@ from leanmodel_api.manifest import load
 from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import ProgressLine, parse
 from leanmodel_api.resource import LeanModel
-from leanmodel_cli.processes import compression_python, die_with_parent
+from leanmodel_cli.processes import compression_python
 from leanmodel_operator.jobs import large_plan, lean_plan
+from leanmodel_serving.host.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
@@ -85,10 +86,11 @@ def run(plan: CompressPlan, store: Path, folder: Path, kill_after: float | None)
     written.write_text(plan.to_json())
     command = [str(compression_python()), "-m", "leanmodel_compression", "--plan", str(written)]
     made = Run()
+    parent = os.getpid()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [*command, "--store", str(store), "--result", str(folder / "result.json")],
-            stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=die_with_parent,
+            stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=lambda: die_with_parent(signal.SIGTERM, parent),
         )  # fmt: skip
         timer: threading.Timer | None = None
         began = time.monotonic()

@@ -1,32 +1,17 @@
-"""Child processes that never outlive us: groups of their own, a reaper for orphans, and a firm end."""
+"""Child processes that never outlive us: groups of their own, their output in logs, and a firm end."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def become_reaper() -> None:
-    """Make orphans of our children ours, so that :func:`end_descendants` finds them all."""
-    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it ends; run between fork and exec."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+from leanmodel_serving.host.processes import die_with_parent
 
 
 class Child:
@@ -45,8 +30,10 @@ class Child:
         self._log = log.open("ab", buffering=0)
         self._listener = listener
 
+        parent = os.getpid()
+
         def prepare() -> None:
-            die_with_parent()
+            die_with_parent(signal.SIGTERM, parent)
             if nice:
                 os.nice(nice)
 
@@ -80,45 +67,6 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def descendants(root: int) -> list[int]:
-    """Return the processes below ``root``, nearest first, as the kernel knows them now."""
-    parents: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                fields = Path(entry.path, "stat").read_text().rsplit(")", 1)[1].split()
-                if fields[0] != "Z":
-                    parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found: list[int] = []
-    level = [root]
-    while level:
-        level = [child for parent in level for child in parents.get(parent, [])]
-        found += level
-    return found
-
-
-def end_descendants(grace_seconds: float = 5.0) -> None:
-    """End everything below this process: first asked, then killed, and reaped."""
-    deadline = time.monotonic() + grace_seconds
-    first = True
-    while pids := descendants(os.getpid()):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM if first else signal.SIGKILL)
-        first = False
-        while time.monotonic() < deadline and descendants(os.getpid()):
-            _reap()
-            time.sleep(0.05)
-        deadline = time.monotonic() + 1.0
-        _reap()
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def compression_python() -> Path:

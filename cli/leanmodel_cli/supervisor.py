@@ -30,16 +30,18 @@ from leanmodel_api.resource import LeanModel
 from leanmodel_api.status import Progress, Status
 from leanmodel_operator.desired import Desired, desired
 from leanmodel_operator.status import Observed, compute, lean_admitted, phase
+from leanmodel_serving.host.processes import become_subreaper, end_descendants
 
 from .eta import Timeline
 from .jobs import compress_command, describe_failure, early_check, inputs_key, prove_command, store_root
-from .processes import Child, become_reaper, end_descendants
+from .processes import Child
 from .runs import Run, home, read_json, start_time, write_atomic
 from .serve import ServeSide
 from .survey import survey
 from .trial import trial
 
 PERIOD_SECONDS = 0.25
+END_SECONDS = 5.0
 JOB_NICENESS = 5
 """Jobs yield to serving, as their priority class does in a cluster."""
 
@@ -281,7 +283,7 @@ class Supervisor:
         if self.job is not None:
             self.job.child.end(grace_seconds=5)
         self.serve.end()
-        end_descendants()
+        end_descendants(os.getpid(), END_SECONDS)
         self._publish(stopped=self.seen.failure is None or self.seen.large is not None)
 
 
@@ -297,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m leanmodel_cli.supervisor", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     run = Run(parser.parse_args(argv).run)
-    become_reaper()
+    become_subreaper()
     supervisor: Supervisor | None = None
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -316,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if supervisor is not None:
             supervisor.end()
-        end_descendants()
+        end_descendants(os.getpid(), END_SECONDS)
         run.pid.unlink(missing_ok=True)
 
 

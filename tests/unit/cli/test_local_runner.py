@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -122,24 +121,6 @@ def test_a_child_s_lines_arrive_and_its_group_ends(tmp_path: Path) -> None:
     assert child.poll() is not None and child.poll() != 0
     assert start_time(int(lines[0])) is None
     assert (tmp_path / "c.log").read_text().strip() == lines[0]
-
-
-def test_descendants_end_even_when_they_left_their_group(tmp_path: Path) -> None:
-    script = (
-        "import subprocess,sys\n"
-        "from leanmodel_cli.processes import become_reaper, end_descendants\n"
-        "become_reaper()\n"
-        'inner="import os,signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(600)"\n'
-        "outer=f'import subprocess,sys; subprocess.Popen([sys.executable, \"-c\", {inner!r}], start_new_session=True)'\n"
-        "p=subprocess.Popen([sys.executable, '-c', outer], stdout=subprocess.PIPE)\n"
-        "pid=int(p.stdout.readline()); p.wait()\n"
-        "end_descendants(0.3)\n"
-        "print(pid, flush=True)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert start_time(int(done.stdout.strip())) is None
 
 
 def test_a_job_that_was_killed_is_said_to_be_killed(tmp_path: Path) -> None:
