@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from leanmodel_api.policy import LinearHead, Predictor, SignalSpec
-from leanmodel_routing.predictors.candidates import Candidate
+from leanmodel_routing.predictors.candidates import FEW_HARMS, Candidate
 from leanmodel_routing.signals import SIGNALS, features
 from leanmodel_routing.table import Floats, Ints, Table
 
@@ -163,14 +163,16 @@ def _head(
     """A logistic head for a target in [0, 1] (a share counts as that much of a yes).
 
     With one class nothing can be learnt: the intercept is the smoothed rate, and the least likely token,
-    known from elsewhere to tell, gives the order (`prior`).
+    known from elsewhere to tell, gives the order (`prior`). It does so too where fewer than FEW_HARMS harms, one of them
+    in a confident answer, would turn that order round.
     """
     positive = float(weight @ target)
     negative = float(weight @ (1.0 - target))
+    rate = (positive + 0.5) / (positive + negative + 1.0)
+    order = [1.0 if prior and name == "min_logprob" else 0.0 for name in names]
+    known = LinearHead(intercept=float(np.log(rate / (1.0 - rate))), coefficients=tuple(order))
     if min(positive, negative) < 1e-9 or standard.shape[1] == 0:
-        rate = (positive + 0.5) / (positive + negative + 1.0)
-        order = [1.0 if prior and name == "min_logprob" else 0.0 for name in names]
-        return LinearHead(intercept=float(np.log(rate / (1.0 - rate))), coefficients=tuple(order))
+        return known
     yes, no = target > 0.0, target < 1.0
     rows = np.concatenate([standard[yes], standard[no]])
     label = np.concatenate([np.ones(int(yes.sum())), np.zeros(int(no.sum()))])
@@ -184,6 +186,13 @@ def _head(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows, label, sample_weight=share)
+    if (
+        prior
+        and "min_logprob" in names
+        and len(rows) - int(yes.sum()) < FEW_HARMS
+        and model.coef_.min() < 0.0
+    ):
+        return known
     return LinearHead(intercept=float(model.intercept_[0]), coefficients=tuple(model.coef_[0].tolist()))
 
 

@@ -16,7 +16,8 @@ from leanmodel_api.errors import InputError
 from leanmodel_api.policy import Policy, PolicyEvaluation, Record
 from leanmodel_routing import Parts, calibrate, evaluate_policy, split
 from leanmodel_routing.evaluate import accepted
-from leanmodel_routing.predictors.fit import table_confidences
+from leanmodel_routing.predictors.candidates import candidates_for
+from leanmodel_routing.predictors.fit import fit_candidate, table_confidences
 from leanmodel_routing.table import Table
 
 KEYS = {"large_share", "quality", "cost", "cpt50", "cpt80", "apgr", "aiq", "certificate", "baselines"}
@@ -133,6 +134,25 @@ def test_a_constant_signal_can_only_take_all_or_nothing():
     assert good.policy.kind == "all-lean"
     assert (bad.policy.kind, bad.policy.certificate.certified) == ("all-large", False)
     assert bad.policy.certificate.outcome == "promise-not-shown" and bad.policy.certificate.needed is None
+
+
+def test_one_harm_in_a_sure_answer_does_not_turn_the_order_round():
+    """A lean model that is sure and wrong once: sure answers are still accepted first."""
+    rng = np.random.default_rng(0)
+    records = [
+        Record(
+            prompt=str(index),
+            lean_quality=float(index != 3),
+            large_quality=1.0,
+            lean_logprobs=(-1e-4 if index == 3 else float(-rng.exponential(0.05)) - 1e-3,),
+        )
+        for index in range(200)
+    ]
+    table = Table.of(records)
+    (candidate,) = candidates_for(table)
+    sure = table_confidences(fit_candidate(candidate, table, 0).predictor, table)
+    least = np.array([record.lean_logprobs[0] for record in records])
+    assert list(np.argsort(sure, kind="stable")) == list(np.argsort(least, kind="stable"))
 
 
 def test_a_useless_lean_model_gets_nothing():
