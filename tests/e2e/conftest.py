@@ -62,7 +62,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         )
         for step in spec["lean"]["steps"]:
             if step["type"] == "Prune":
-                step.update(keepLayers=3, protectFirst=2, samples=16)
+                step.update(selection="Influence", keepLayers=3, protectFirst=2, samples=16)
             if step["type"] == "Distill":
                 step.update(maxExamples=160, epochs="1", batchSize=8, checkpointSteps=4)
         spec["evaluation"].update(gates=[{"metric": "SizeRatio", "max": "0.35"}], throughputRequests=40)
