@@ -14,5 +14,14 @@ compile() { # compile OUTPUT INPUT... : one lock file, with hashes and without a
 }
 
 compile requirements/installer.lock requirements/installer.in
-compile requirements/serving.lock pyproject.toml --extra serving --extra evaluation requirements/serving.in
+compile requirements/build.lock requirements/build.in
+compile requirements/serving.lock pyproject.toml --extra serving --extra evaluation --extra operator \
+  requirements/serving.in
 compile requirements/compression.lock pyproject.toml --extra compression requirements/compression.in
+# What the images hold: the same versions as in the environments, without what only the checks need.
+compile requirements/image-operator.lock pyproject.toml --extra operator \
+  --constraint requirements/serving.lock
+compile requirements/image-server.lock pyproject.toml --extra serving --extra evaluation \
+  requirements/image-server.in --constraint requirements/serving.lock
+compile requirements/image-compressor.lock pyproject.toml --extra compression \
+  --constraint requirements/compression.lock
