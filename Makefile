@@ -93,8 +93,12 @@ cluster-up: setup ## Start a real node with KubeRay (root), or find it running
 cluster-down: setup ## End the node and undo everything on the host
 	$(CLUSTER) down
 
+.PHONY: cluster-images
+cluster-images: setup ## Build operator, compressor and server images (root), and bring them into the node
+	$(CLUSTER) images $(if $(BASE),--base $(BASE))
+
 .PHONY: cluster-prune
-cluster-prune: setup ## Remove programs of older pins from the cache
+cluster-prune: setup ## Remove programs of older pins and images of older sources from the cache
 	$(CLUSTER) prune
 
 .PHONY: $(BENCHES)

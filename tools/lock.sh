@@ -25,3 +25,5 @@ compile requirements/image-server.lock pyproject.toml --extra serving --extra ev
   requirements/image-server.in --constraint requirements/serving.lock
 compile requirements/image-compressor.lock pyproject.toml --extra compression \
   --constraint requirements/compression.lock
+# A layer of its own, which both share. Its pins are the others'.
+compile requirements/image-torch.lock requirements/image-torch.in --constraint requirements/image-server.lock

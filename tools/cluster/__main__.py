@@ -1,12 +1,13 @@
-"""The commands: `python -m cluster build|prune|up|down|load`."""
+"""The commands: `python -m cluster build|prune|up|down|load|images`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from . import binaries, node
+from . import binaries, node, own
 from .words import ClusterError, say
 
 
@@ -21,6 +22,11 @@ def main(words: list[str]) -> int:
     commands.add_parser("prune", help="remove programs of older pins from the cache")
     commands.add_parser("up", help="start a node, if none runs, and print its kubeconfig's path")
     commands.add_parser("down", help="end the node and undo everything on the host")
+    made = commands.add_parser("images", help="build our images, bring them into the node, print their names")
+    made.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(own.NAMES)}; all if none")
+    made.add_argument(
+        "--base", default="", metavar="IMAGE", help="base image; default: one of Debian's packages"
+    )
     load = commands.add_parser(
         "load", help="bring images into the node, from archives as `docker save` makes"
     )
@@ -28,17 +34,23 @@ def main(words: list[str]) -> int:
     chosen = parser.parse_args(words)
     try:
         if chosen.command == "build":
-            for path in binaries.build(names(chosen.names) or binaries.SERVERS).values():
+            for path in binaries.build(
+                names(chosen.names, binaries.BINARIES, "program") or binaries.SERVERS
+            ).values():
                 print(path)
         elif chosen.command == "prune":
-            for path in binaries.prune():
-                say(f"removed {path}")
+            for gone in (*binaries.prune(), *own.prune()):
+                say(f"removed {gone}")
         elif chosen.command == "up":
             print(node.up().kubeconfig)
         elif chosen.command == "down":
             node.down()
         elif chosen.command == "load":
             node.load(chosen.archives)
+        elif chosen.command == "images":
+            built = own.build(names(chosen.names, own.NAMES, "image") or own.NAMES, chosen.base)
+            node.load_own(built.values())
+            print("\n".join(built.values()))
     except ClusterError as error:
         say(str(error))
         return 1
@@ -48,11 +60,11 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def names(given: list[str]) -> list[str]:
-    """Returns the names of programs as given; raises ClusterError for one that is not ours."""
+def names(given: list[str], ours: Collection[str], what: str) -> list[str]:
+    """Returns names as given; raises ClusterError for one that is not among ours."""
     for name in given:
-        if name not in binaries.BINARIES:
-            raise ClusterError(f"there is no program {name}", f"write one of {', '.join(binaries.BINARIES)}")
+        if name not in ours:
+            raise ClusterError(f"there is no {what} {name}", f"write one of {', '.join(ours)}")
     return given
 
 

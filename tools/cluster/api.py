@@ -37,6 +37,10 @@ class Api:
         options = "?fieldManager=leanmodel-cluster&force=true"
         return self._ask("PATCH", path + options, body, {"Content-Type": "application/apply-patch+yaml"})
 
+    def delete(self, path: str) -> None:
+        """Deletes the object at a path; one that is gone already is no error."""
+        self._ask("DELETE", path, None, {})
+
     def answers(self, path: str) -> bool:
         """Says whether a path answers 200 now; a server that is not there yet does not."""
         try:
@@ -51,7 +55,7 @@ class Api:
             with self.opener.open(request, timeout=SECONDS) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            if error.code == 404 and method == "GET":
+            if error.code == 404 and method in ("GET", "DELETE"):
                 return None
             told = error.read().decode(errors="replace")[:1000]
             raise ClusterError(

@@ -62,8 +62,13 @@ def base_archives(layout: Layout) -> None:
         write_archive(layout.folder / "archives" / f"{program}.tar", tag, binaries.find(program))
 
 
+def ctr(layout: Layout) -> list[str]:
+    """Returns the command that speaks with the node's containerd."""
+    return ["ctr", "--address", str(layout.containerd_socket), "--namespace", "k8s.io"]
+
+
 def import_archive(layout: Layout, archive: Path) -> None:
     """Brings an archive's images into the node's containerd; pods name them with imagePullPolicy Never."""
-    words = ["ctr", "--address", str(layout.containerd_socket), "--namespace", "k8s.io", "images", "import"]
-    run([*words, str(archive)], remedy="the archive should be what `docker save` or `buildah push` makes")
+    words = [*ctr(layout), "images", "import", str(archive)]
+    run(words, remedy="the archive should be what `docker save` or `buildah push` makes")
     say(f"image {archive.stem} is in the node")

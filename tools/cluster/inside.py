@@ -101,7 +101,8 @@ def start(found: Layout) -> list[Server]:
         import_archive(found, archive)
     kubelet = server(found, "kubelet", kubelet_command(found))
     proxy = server(found, "kube-proxy", proxy_command(found))
-    return [*plane.servers.values(), runtime, kubelet, proxy]
+    volumes = server(found, "storage", [sys.executable, "-m", "cluster.storage", folder])
+    return [*plane.servers.values(), runtime, kubelet, proxy, volumes]
 
 
 def server(found: Layout, name: str, command: list[str | Path]) -> Server:

@@ -76,13 +76,19 @@ def need_root() -> None:
         )
 
 
-def need_disk(folder: Path) -> None:
-    """Raises ClusterError when the disk that `folder` lies on, or will, has too little room for a node and its images."""
+def need_disk(folder: Path, wanted: int = NODE_BYTES, what: str = "a node") -> None:
+    """Raises ClusterError when the disk that `folder` lies on, or will, has too little room.
+
+    Args:
+        folder: where it will be written.
+        wanted: bytes.
+        what: the words for what needs them.
+    """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    if free < NODE_BYTES:
+    if free < wanted:
         raise ClusterError(
-            f"{free / 2**30:.1f} GiB are free for {folder}, a node wants {NODE_BYTES / 2**30:.0f} GiB",
-            "free some (`make cluster-prune` removes old programs and images), or set LEANMODEL_CLUSTER to a "
-            "folder on a larger disk",
+            f"{free / 2**30:.1f} GiB are free for {folder}, {what} wants {wanted / 2**30:.0f} GiB",
+            "free some (`make cluster-prune` removes old programs and images), or set LEANMODEL_CLUSTER (the node) "
+            "or LEANMODEL_CACHE (programs and images) to a folder on a larger disk",
         )

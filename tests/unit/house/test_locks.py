@@ -9,7 +9,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
-EXTRAS = {"serving.lock": ("serving", "evaluation"), "compression.lock": ("compression",)}
+EXTRAS = {
+    "serving.lock": ("serving", "evaluation", "operator"),
+    "compression.lock": ("compression",),
+    "image-operator.lock": ("operator",),
+    "image-server.lock": ("serving", "evaluation"),
+    "image-compressor.lock": ("compression",),
+}
+IMAGES = {
+    "image-operator.lock": "serving.lock",
+    "image-server.lock": "serving.lock",
+    "image-compressor.lock": "compression.lock",
+}
+"""What is in an image, and the environment that its versions were tested in."""
+CHECKS = {"pytest", "hypothesis", "mypy", "ruff", "import-linter"}
 
 
 def pins(text: str) -> dict[str, tuple[str, int]]:
@@ -24,8 +37,29 @@ def pins(text: str) -> dict[str, tuple[str, int]]:
     return found
 
 
-def test_the_three_lock_files_are_there():
-    assert [path.name for path in LOCKS] == ["compression.lock", "installer.lock", "serving.lock"]
+def test_all_lock_files_are_there():
+    others = ["build.lock", "image-torch.lock", "installer.lock"]
+    assert [path.name for path in LOCKS] == sorted([*EXTRAS, *others])
+
+
+@pytest.mark.parametrize("image", sorted(IMAGES))
+def test_an_image_holds_what_was_tested_and_no_checks(image):
+    inside, tested = (pins((ROOT / "requirements" / name).read_text()) for name in (image, IMAGES[image]))
+    assert {name: pin for name, pin in inside.items() if tested.get(name) != pin} == {}
+    assert not CHECKS & set(inside)
+
+
+def test_the_shared_layer_is_the_same_in_both_images():
+    """Setuptools aside, whose versions differ: the second install replaces its few files."""
+    shared, *both = (
+        pins((ROOT / "requirements" / f"image-{name}.lock").read_text())
+        for name in ("torch", "server", "compressor")
+    )
+    shared.pop("setuptools")
+    assert [{name: pin for name, pin in shared.items() if image.get(name) != pin} for image in both] == [
+        {},
+        {},
+    ]
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)

@@ -1,0 +1,130 @@
+"""Our own images: operator, compressor and server, built once per state of the sources, and brought into the node.
+
+An image is named after a key: a hash of its Dockerfile, its lock files, the sources, and its base. While that image
+lies in the cache nothing is built. The cache is one layout as the OCI's image specification has it, in which images
+share layers, so that an edited source costs a few megabytes there and on the way into the node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import base, binaries, machine
+from .oci import Store
+from .words import ClusterError, run, say
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = ROOT / "images" / "Dockerfile"
+NAMES = ("operator", "compressor", "server")
+ROOMS = ("api", "store", "routing", "evaluation", "compression", "serving", "operator", "cli")
+
+BUILD_BYTES = {"operator": 2 * 2**30, "compressor": 14 * 2**30, "server": 16 * 2**30}
+"""Free bytes asked before an image is built: its layers in the builder, and again in the cache."""
+
+
+def key(name: str, base_image: str, root: Path = ROOT) -> str:
+    """Returns what an image's tag is: a hash of all that it is made of."""
+    digest = hashlib.sha256(f"{name}\0{base_image}\0".encode())
+    locks = ["installer", "build", f"image-{name}", *([] if name == "operator" else ["image-torch"])]
+    files = [
+        root / "images" / "Dockerfile",
+        *(root / name for name in ("pyproject.toml", "README.md", "LICENSE")),
+    ]
+    files += [root / "requirements" / f"{lock}.lock" for lock in locks]
+    for room in ROOMS:
+        files += sorted(
+            path for path in (root / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        )
+    for path in files:
+        digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def reference(name: str, tag: str) -> str:
+    """Returns the name that manifests and flags give an image."""
+    return f"leanmodel/{name}:{tag}"
+
+
+def cache() -> Store:
+    """Returns the cache of built images."""
+    return Store(binaries.cache_folder() / "cluster" / "images")
+
+
+def build(names: Iterable[str] = NAMES, base_image: str = "") -> dict[str, str]:
+    """Builds what is not in the cache yet; returns the reference of each image.
+
+    Args:
+        names: of the images.
+        base_image: any image with Python 3.11; one of Debian's packages is made where none is named.
+
+    Raises:
+        ClusterError: root, a program, or disk is missing; or a build failed.
+    """
+    machine.need_root()
+    machine.need_packages(base.BUILD_PACKAGES)
+    store = cache()
+    base_name = base_image or base.tag()
+    found = {name: reference(name, key(name, base_name)) for name in names}
+    missing = [name for name, whole in found.items() if not store.has(whole)]
+    if missing:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        machine.need_disk(store.folder, sum(BUILD_BYTES[name] for name in missing), "these images")
+        base_name = base_image or base.make()
+    for name in missing:
+        say(f"building {found[name]}")
+        _build_one(name, found[name], base_name)
+        store.take(f"localhost/{found[name]}", found[name])
+    return found
+
+
+def _build_one(name: str, whole: str, base_image: str) -> None:
+    """Builds one image with buildah; settings of this machine are seen while it builds and stay out of it."""
+    with tempfile.TemporaryDirectory(prefix="leanmodel-build-") as scratch:
+        command = [
+            *("buildah", "build", "--layers", "--pull=never", "--isolation", "chroot", "--network", "host"),
+            *("--build-arg", f"BASE={base_image}", "--target", name, "--tag", f"localhost/{whole}"),
+            *(
+                "--file",
+                str(DOCKERFILE),
+                "--ignorefile",
+                str(DOCKERFILE.with_name("Dockerfile.dockerignore")),
+            ),
+            *("--format", "oci", *settings(Path(scratch)), str(ROOT)),
+        ]
+        run(command, remedy="the reason stands above; what was built before it is kept")
+
+
+def settings(folder: Path) -> list[str]:
+    """Returns what a build gets of this machine: its certificates, its package index, its downloads."""
+    uv = binaries.cache_folder() / "uv"
+    uv.mkdir(parents=True, exist_ok=True)
+    words = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro", "--volume", f"{uv}:/var/cache/uv"]
+    lines = ["native-tls = true"]
+    if index := os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL"):
+        lines += ["[[index]]", f"url = {json.dumps(index)}", "default = true"]
+    (folder / "uv.toml").write_text("\n".join(lines) + "\n")
+    words += ["--secret", f"id=uv,src={folder / 'uv.toml'}"]
+    pip = Path("/etc/pip.conf")
+    if pip.exists():
+        words += ["--secret", f"id=pip,src={pip}"]
+    return words
+
+
+def prune() -> list[str]:
+    """Removes built images that are not of the present sources; returns their names."""
+    store = cache()
+    kept = {reference(name, key(name, base.tag())) for name in NAMES}
+    gone = [name for name in store.names() if name not in kept]
+    store.keep(kept)
+    if machine.has("buildah"):
+        for name in gone:
+            try:
+                run(["buildah", "rmi", f"localhost/{name}"], remedy="see above")
+            except ClusterError:  # already gone, or built elsewhere
+                continue
+    return gone
