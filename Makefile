@@ -79,6 +79,18 @@ test-e2e: setup ## From a manifest to an answering endpoint, as a user would
 test-apiserver: cluster-servers ## Tests against a real API server; needs Go once (under .venv)
 	$(BIN)/python -m pytest tests/apiserver $(PYTEST_ARGS)
 
+# An exported KUBECONFIG is not meant: only one that is given to make.
+E2E := $(BIN)/python tools/e2e.py $(if $(filter command,$(origin KUBECONFIG)),--kubeconfig '$(KUBECONFIG)') \
+  $(if $(IMAGES),--images '$(IMAGES)') $(if $(BASE),--base '$(BASE)')
+
+.PHONY: e2e
+e2e: setup ## The operator on a node of ours, or: KUBECONFIG=... IMAGES="OPERATOR COMPRESSOR SERVER"
+	$(E2E) -- $(PYTEST_ARGS)
+
+.PHONY: e2e-smoke
+e2e-smoke: setup ## From apply to Ready to an answer on a node, once; skipped where no node can be had
+	$(E2E) --smoke -- $(PYTEST_ARGS)
+
 ##@ A real Kubernetes
 
 .PHONY: cluster-servers

@@ -14,6 +14,7 @@ from ..jobs import large_plan, lean_plan, prove_plan, revision
 from . import names, volumes
 from .children.job import JobSpec, shape
 from .observed import Observed, Recorded
+from .rayservice import ServeSeen
 from .settings import Settings
 from .trouble import Trouble, application_failure, job_failure
 
@@ -159,7 +160,8 @@ class _State:
 
     def _endpoint(self) -> str:
         name, meta = names.rayservice(self.model.metadata.name), self.model.metadata
-        return f"http://{name}.{meta.namespace}.svc:{self.model.spec.serving.router.port}"
+        port = service_port(self.model, self.seen.serve)
+        return f"http://{name}.{meta.namespace}.svc:{port}"
 
 
 def pinned_image(config: dict[str, Any] | None, settings: Settings) -> str:
@@ -170,3 +172,11 @@ def pinned_image(config: dict[str, Any] | None, settings: Settings) -> str:
         return str(config["headGroupSpec"]["template"]["spec"]["containers"][0]["image"])
     except (KeyError, IndexError, TypeError):
         return settings.server_image
+
+
+def service_port(model: LeanModel, serve: ServeSeen | None) -> int:
+    """Return the port of the Service: the one that it was made with, or the manifest's.
+
+    KubeRay 1.6 writes a Service again only when it turns to another cluster (rayservice_controller.go).
+    """
+    return serve.port if serve is not None and serve.port else model.spec.serving.router.port

@@ -13,7 +13,7 @@ from leanmodel_api.status import Condition, Progress, Status
 
 from .. import status as loop
 from . import names
-from .candidate import Candidate
+from .candidate import Candidate, service_port
 from .observed import Observed
 from .trouble import Trouble
 
@@ -66,7 +66,7 @@ def status(shown: Shown, now: str, before: Status | None) -> dict[str, Any]:
     where = f"http://{names.rayservice(model.metadata.name)}.{model.metadata.namespace}.svc"
     observed = replace(
         shown.observed, cost=seen.facts.cost or (before.cost if before else None),
-        url=f"{where}:{model.spec.serving.router.port}/v1" if shown.following is not None else None,
+        url=f"{where}:{service_port(model, seen.serve)}/v1" if shown.following is not None else None,
         progress=_progress(shown),
     )  # fmt: skip
     made = loop.compute(model, observed, now, before)

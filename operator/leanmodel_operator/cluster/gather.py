@@ -23,6 +23,7 @@ from . import names, volumes
 from .api import Api, ApiError
 from .mirror import Name
 from .observed import Facts, JobSeen, LogSeen, Observed, job_message, job_result
+from .rayservice import METRICS_PORT, SERVE_PORT
 from .reading import digest_inputs, read_log
 from .settings import Settings
 
@@ -45,6 +46,7 @@ class _Known:
 
     uid: str
     token: str = ""
+    port: int = SERVE_PORT
     answers: dict[tuple[str, str], float] = field(default_factory=dict)
     in_force: tuple[str, int | None] = ("", None)
     logs: dict[str, tuple[float, LogSeen]] = field(default_factory=dict)
@@ -90,6 +92,8 @@ class Gatherer:
             known = self._known[name] = _taken_over(seen, status)
         if not known.token:
             known.token = await self._token(name, seen.uid)
+        if seen.serve is not None and seen.serve.port:
+            known.port = seen.serve.port
         inputs, missing = await self._inputs(name, model, known)
         await self._look_for_kuberay(name)
         answers = self._serving(name, known, seen)
@@ -112,7 +116,7 @@ class Gatherer:
         now = time.monotonic()
         up = {b.revision for b in router.backends() if seen.serve.running(b.revision)}
         known.answers = {key: at for key, at in known.answers.items() if key[0] == cluster and key[1] in up}
-        endpoint = self.endpoint(name, "{service}")
+        endpoint = self.endpoint(name, "{service}", known.port)
         for revision in sorted(up):
             at = known.answers.get((cluster, revision))
             if at is None or now - at > PROVEN_SECONDS:
@@ -130,10 +134,10 @@ class Gatherer:
             self._start(name, known, "cost", partial(self._ask_costs, name, known))
         return frozenset(revision for _, revision in known.answers)
 
-    def endpoint(self, name: Name, service: str) -> str:
+    def endpoint(self, name: Name, service: str, port: int) -> str:
         """Return the address of a LeanModel's Service as the operator reaches it."""
         own = names.rayservice(name[1])
-        parts = {"namespace": name[0], "name": name[1], "service": service.format(service=own), "port": 8000}
+        parts = {"namespace": name[0], "name": name[1], "service": service.format(service=own), "port": port}
         return self._settings.endpoint.format(**parts)
 
     async def _ask(self, name: Name, known: _Known, cluster: str, revision: str, endpoint: str) -> None:
@@ -154,7 +158,7 @@ class Gatherer:
         )
 
     async def _ask_costs(self, name: Name, known: _Known) -> None:
-        head = self.endpoint(name, "{service}-head-svc").rsplit(":", 1)[0] + ":8080/metrics"
+        head = self.endpoint(name, "{service}-head-svc", METRICS_PORT) + "/metrics"
         found = await asyncio.get_running_loop().run_in_executor(
             self._threads, probe.costs, head, _COST_DIGITS
         )

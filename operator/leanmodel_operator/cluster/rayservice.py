@@ -48,6 +48,7 @@ class ServeSeen:
         current: whether KubeRay has seen the newest generation.
         groups: names of the worker groups, in order.
         config: rayClusterConfig as it stands.
+        port: of the Service that it makes; 0 when it names none.
     """
 
     uid: str
@@ -61,6 +62,7 @@ class ServeSeen:
     annotations: Mapping[str, str]
     ready: bool
     problem: str = ""
+    port: int = 0
 
     def running(self, name: str) -> bool:
         """Return whether an application is up."""
@@ -93,8 +95,13 @@ def read_rayservice(item: Mapping[str, Any]) -> ServeSeen:
         current=int(status.get("observedGeneration", 0)) >= int(meta.get("generation", 0)),
         groups=tuple(str(group.get("groupName")) for group in config.get("workerGroupSpecs", ())),
         config=config, annotations=meta.get("annotations", {}), ready=ready.get("status") == "True",
-        problem=str(ready.get("message", "")) if failed else "",
+        problem=str(ready.get("message", "")) if failed else "", port=_port(spec),
     )  # fmt: skip
+
+
+def _port(spec: Mapping[str, Any]) -> int:
+    ports = ((spec.get("serveService") or {}).get("spec") or {}).get("ports") or [{}]
+    return int(ports[0].get("port") or 0)
 
 
 def _message(app: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from leanmodel_api.router import Backend, RouterSettings
 
 from ..desired import Role, Served
 from . import names, rayservice
-from .candidate import pinned_image
+from .candidate import pinned_image, service_port
 from .children import serving
 from .children.owner import Owner
 from .observed import Observed
@@ -83,7 +83,13 @@ def ray_service(
     labels = {**names.labels(owner.name, "serving"), **owner.queue_label()}
     meta = names.meta(names.rayservice(owner.name), owner.namespace, labels, owner.reference(), annotations)
     applications = [*entries.values(), serving.router_application()]
-    body = rayservice.ray_service(meta, serving.service(owner, model), config, applications)
+    port = service_port(model, serve)
+    if port != model.spec.serving.router.port:
+        held.append(
+            f"spec.serving.router.port: the Service keeps port {port}, since KubeRay does not change it; to have "
+            f"{model.spec.serving.router.port}, delete this LeanModel and apply it anew"
+        )
+    body = rayservice.ray_service(meta, serving.service(owner, port), config, applications)
     return Serving(body, tuple(held))
 
 

@@ -307,3 +307,16 @@ def test_a_lost_head_is_said_and_service_returns():
     world.settle()
     assert world.condition("Ready")["status"] == "True" and world.serving() == before
     assert world.made == ready().made and len(world.started) == len(started) + 3
+
+
+def test_the_port_that_a_service_was_made_with_stays_and_an_edit_is_told():
+    serving = manifest()["spec"]["serving"]
+    world = World(manifest(serving=serving | {"router": {"port": 8001}}))
+    world.settle()
+    assert world.body["status"]["url"].endswith(":8001/v1")
+    world.edit(serving=serving | {"router": {"port": 9000}})
+    world.settle()
+    assert world.body["status"]["url"].endswith(":8001/v1")
+    service = world.objects[("RayService", "lm-spam-filter")]["spec"]["serveService"]
+    assert service["spec"]["ports"][0]["port"] == 8001
+    assert "the Service keeps port 8001" in world.condition("Progressing")["message"]

@@ -90,14 +90,14 @@ def router_application() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def service(owner: Owner, model: LeanModel) -> dict[str, Any]:
+def service(owner: Owner, port: int) -> dict[str, Any]:
     """Return the Service that users ask; KubeRay makes it once everything of the first hour is up."""
     return {
         "metadata": {"name": names.rayservice(owner.name), "labels": names.labels(owner.name, "endpoint")},
         "spec": {
             "type": "ClusterIP",
             "ports": [
-                {"name": "serve", "port": model.spec.serving.router.port, "targetPort": rayservice.SERVE_PORT, "protocol": "TCP"}
+                {"name": "serve", "port": port, "targetPort": rayservice.SERVE_PORT, "protocol": "TCP"}
             ],
         },
     }  # fmt: skip

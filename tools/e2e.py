@@ -1,0 +1,89 @@
+"""Runs the tests of tier 3: on a node of our own, with our images, or on a cluster that is named.
+
+`make e2e` runs all of them, `make e2e-smoke` those that go the whole way once. The latter is for machines of which
+nothing is known: where a node cannot be had, it says why in one line and ends well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster import base, binaries, layout, machine, node, own
+from cluster.words import ClusterError, say
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOKE = "tests/node/test_smoke.py"
+
+
+def main(words: list[str]) -> int:
+    """Runs the tests; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="e2e", description=__doc__)
+    parser.add_argument(
+        "--kubeconfig", default="", help="of a cluster with KubeRay; a node is started if not given"
+    )
+    parser.add_argument(
+        "--images", default="", help="operator, compressor and server that the cluster can pull"
+    )
+    parser.add_argument("--base", default="", help="base image of our images")
+    parser.add_argument(
+        "--smoke", action="store_true", help="the whole way once; skipped where no node can be had"
+    )
+    parser.add_argument("pytest", nargs="*", help="arguments of pytest")
+    chosen = parser.parse_args(words)
+    if chosen.kubeconfig:
+        if len(chosen.images.split()) != len(own.NAMES):
+            say(
+                f'name the images that the cluster can pull: IMAGES="{" ".join(n.upper() for n in own.NAMES)}"'
+            )
+            return 2
+        return tests(chosen.kubeconfig, chosen.images, "IfNotPresent", chosen)
+    if chosen.smoke and (why := lacking()):
+        say(f"tier 3 is skipped: {why}")
+        return 0
+    there = layout.read(layout.node_folder()) is not None
+    try:
+        images = own.build(base_image=chosen.base)
+        found = node.up()
+        node.load_own(images.values())
+        return tests(str(found.kubeconfig), " ".join(images.values()), "Never", chosen)
+    except ClusterError as error:
+        say(str(error))
+        return 1
+    finally:
+        if chosen.smoke and not there and layout.read(layout.node_folder()) is not None:
+            node.down()
+
+
+def lacking() -> str:
+    """Returns why no node can be had on this machine; empty when one can."""
+    if os.geteuid() != 0:
+        return "a node needs root"
+    programs = machine.NODE_PACKAGES | base.BUILD_PACKAGES
+    if (packages := machine.missing(programs)) and not machine.has("apt-get"):
+        return f"{', '.join(packages)} are not here, and there is no apt-get"
+    try:
+        for name in binaries.BINARIES:
+            if not binaries.place(name).is_file():
+                binaries.find_go(name)
+    except ClusterError as error:
+        return error.found
+    return ""
+
+
+def tests(kubeconfig: str, images: str, policy: str, chosen: argparse.Namespace) -> int:
+    """Runs pytest on a cluster; returns its exit code."""
+    variables = {
+        "LEANMODEL_E2E_KUBECONFIG": str(Path(kubeconfig).absolute()),
+        "LEANMODEL_E2E_IMAGES": images,
+        "LEANMODEL_E2E_PULL_POLICY": policy,
+    }
+    command = [sys.executable, "-m", "pytest", SMOKE if chosen.smoke else "tests/node", *chosen.pytest]
+    return subprocess.run(command, check=False, cwd=ROOT, env=os.environ | variables).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
