@@ -99,8 +99,8 @@ def strip(root: Path) -> None:
         "usr/share/man",
         "usr/share/locale",
     ):
-        for path in (root / folder).iterdir():
-            _remove(path)
+        for left in (root / folder).iterdir():
+            _remove(left)
 
 
 def _remove(path: Path) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import addons, binaries, host, images, layout, machine, oci, own, state
+from . import addons, binaries, host, images, layout, machine, own, state
 from .api import Api
 from .certificates import Pair
 from .inside import HIDDEN
@@ -156,11 +156,8 @@ def load(archives: Iterable[Path]) -> None:
 def load_own(names: Iterable[str]) -> None:
     """Brings images of ours from the cache into the node, if one runs."""
     found = layout.read(layout.node_folder())
-    if found is None:
-        return
-    for name in names:
-        oci.send(own.cache(), name, images.ctr(found))
-        say(f"image {name} is in the node")
+    if found is not None:
+        own.send(names, images.ctr(found))
 
 
 def clear(found: Layout) -> None:

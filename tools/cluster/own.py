@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import base, binaries, machine
+from . import base, binaries, docker, machine, oci
 from .oci import Store
 from .words import ClusterError, run, say
 
@@ -58,13 +58,21 @@ def cache() -> Store:
 def build(names: Iterable[str] = NAMES, base_image: str = "") -> dict[str, str]:
     """Builds what is not in the cache yet; returns the reference of each image.
 
+    With docker where its engine answers, and else with buildah, as root.
+
     Args:
         names: of the images.
-        base_image: any image with Python 3.11; one of Debian's packages is made where none is named.
+        base_image: any image with Python 3.11. Where none is named docker takes the Dockerfile's default, and
+            for buildah one is made of Debian's packages.
 
     Raises:
         ClusterError: root, a program, or disk is missing; or a build failed.
     """
+    if docker.answers():
+        found = {name: reference(name, key(name, base_image)) for name in names}
+        for name, whole in found.items():
+            docker.build(ROOT, name, whole, base_image)
+        return found
     machine.need_root()
     machine.need_packages(base.BUILD_PACKAGES)
     store = cache()
@@ -104,7 +112,7 @@ def settings(folder: Path) -> list[str]:
     uv = binaries.cache_folder() / "uv"
     uv.mkdir(parents=True, exist_ok=True)
     words = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro", "--volume", f"{uv}:/var/cache/uv"]
-    lines = ["native-tls = true"]
+    lines = ["system-certs = true"]
     if index := os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL"):
         lines += ["[[index]]", f"url = {json.dumps(index)}", "default = true"]
     (folder / "uv.toml").write_text("\n".join(lines) + "\n")
@@ -113,6 +121,18 @@ def settings(folder: Path) -> list[str]:
     if pip.exists():
         words += ["--secret", f"id=pip,src={pip}"]
     return words
+
+
+def send(names: Iterable[str], ctr: list[str]) -> None:
+    """Brings built images into containerd.
+
+    Args:
+        names: references, as `build` returned them.
+        ctr: the command that speaks with it.
+    """
+    for whole in names:
+        docker.send(whole, ctr) if docker.answers() else oci.send(cache(), whole, ctr)
+        say(f"image {whole} is in the node")
 
 
 def prune() -> list[str]:
