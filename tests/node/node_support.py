@@ -108,7 +108,7 @@ def wait(holds: Callable[[], Any], what: str, seconds: float, shown: Callable[[]
         if answer := holds():
             return answer
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}\n{shown()}"
-        time.sleep(0.5)  # between two questions; what is waited for is the answer
+        time.sleep(2)  # between two questions, each a program of its own; what is waited for is the answer
 
 
 def told(kubectl: Kubectl, namespace: str) -> str:
