@@ -36,6 +36,7 @@ def checkout(tmp_path: Path) -> Path:
     ("changed", "stale"),
     [
         ("images/Dockerfile", {"operator", "compressor", "server"}),
+        ("images/install.sh", {"operator", "compressor", "server"}),
         ("operator/leanmodel_operator/jobshell.py", {"operator", "compressor", "server"}),
         ("requirements/image-operator.lock", {"operator"}),
         ("requirements/image-server.lock", {"server"}),
@@ -213,7 +214,14 @@ def test_the_ignore_file_lets_in_what_is_copied_and_nothing_else():
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {line[1:] for line in rules if line.startswith("!")}
-    assert let_in == {"pyproject.toml", "README.md", "LICENSE", "requirements/*.lock", *own.ROOMS}
+    assert let_in == {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "requirements/*.lock",
+        "images/install.sh",
+        *own.ROOMS,
+    }
     tracked = subprocess.run(
         ["git", "ls-files", "images"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -33,6 +33,7 @@ def key(name: str, base_image: str, root: Path = ROOT) -> str:
     locks = ["installer", "build", f"image-{name}", *([] if name == "operator" else ["image-torch"])]
     files = [
         root / "images" / "Dockerfile",
+        root / "images" / "install.sh",
         *(root / name for name in ("pyproject.toml", "README.md", "LICENSE")),
     ]
     files += [root / "requirements" / f"{lock}.lock" for lock in locks]
