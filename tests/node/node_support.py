@@ -53,7 +53,7 @@ class Kubectl:
 
     def apply(self, *things: Object, server_side: bool = False) -> None:
         """Apply objects."""
-        text = "\n---\n".join(json.dumps(thing) for thing in things)
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(things)})
         self.run(
             "apply", *(["--server-side", "--force-conflicts"] if server_side else []), "-f", "-", given=text
         )
