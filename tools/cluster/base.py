@@ -18,7 +18,7 @@ SUITE = "bookworm"
 
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "libnuma1", "wget")
 
-BUILD_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap"}
+BUILD_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "skopeo": "skopeo"}
 """Program to the Debian package that has it."""
 
 REMEDY = "see the words above; BASE=IMAGE names a base image of yours instead"

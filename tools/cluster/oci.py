@@ -37,19 +37,12 @@ class Store:
     def take(self, image: str, name: str) -> None:
         """Copies an image of buildah's here, layers that are here already left out.
 
-        Zstandard, since buildah compresses for a layout whatever it is told, and gzip takes minutes of a core for
-        torch, on the way in and again in the node.
+        As they are: compressing torch would take minutes, for every image anew and again in the node. Of the tools
+        only skopeo can be told so; `buildah push` (1.28) compresses for a layout whatever it is told.
         """
+        words = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
         run(
-            [
-                "buildah",
-                "push",
-                "--quiet",
-                "--compression-format",
-                "zstd",
-                image,
-                f"oci:{self.folder}:{name}",
-            ],
+            [*words, f"containers-storage:{image}", f"oci:{self.folder}:{name}"],
             remedy="free some disk: `make cluster-prune` removes old images",
         )
 
