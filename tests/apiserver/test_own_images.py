@@ -91,10 +91,12 @@ def store(tmp_path: Path) -> oci.Store:
 
 def test_what_no_image_has_any_more_goes_and_shared_layers_stay(store):
     kept = set(store.digests("leanmodel/server:1"))
+    (store.folder / "oci-put-blob17").touch()
     store.keep({"leanmodel/server:1"})
     assert store.names() == ["leanmodel/server:1"]
     assert {f"sha256:{path.name}" for path in (store.folder / "blobs/sha256").iterdir()} == kept
     assert store.has("leanmodel/server:1") and not store.has("leanmodel/compressor:1")
+    assert not list(store.folder.glob("oci-put-blob*"))
 
 
 def test_an_image_with_a_part_missing_is_not_there(store):

@@ -157,7 +157,7 @@ def load_own(names: Iterable[str]) -> None:
     """Brings images of ours from the cache into the node, if one runs."""
     found = layout.read(layout.node_folder())
     if found is not None:
-        own.send(names, images.ctr(found))
+        own.send(names, images.ctr(found), found.folder)
 
 
 def clear(found: Layout) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from . import machine
 from .words import ClusterError, run
 
 NAME = "org.opencontainers.image.ref.name"
@@ -22,6 +25,14 @@ class Store:
     """Images in one layout."""
 
     folder: Path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes of this user from changing what is here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def names(self) -> list[str]:
         """Returns the names of all images."""
@@ -57,8 +68,14 @@ class Store:
         parts = [manifest["config"], *manifest["layers"]]
         return [str(entry["digest"]), *(str(part["digest"]) for part in parts)]
 
+    def size(self, name: str, known: set[str]) -> int:
+        """Returns the bytes of an image's parts that are not among the known ones."""
+        return sum(self._blob(digest).stat().st_size for digest in self.digests(name) if digest not in known)
+
     def keep(self, names: set[str]) -> None:
         """Forgets all images but these, and removes what only they had."""
+        for path in self.folder.glob("oci-put-blob*"):  # of a copy that was killed
+            path.unlink()
         path = self.folder / "index.json"
         if not path.exists():
             return
@@ -113,15 +130,18 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(info, io.BytesIO(content))
 
 
-def send(store: Store, name: str, ctr: list[str]) -> None:
+def send(store: Store, name: str, ctr: list[str], folder: Path) -> None:
     """Brings an image into containerd, as far as it is not there yet.
 
     Args:
         ctr: the command that speaks with it, such as `ctr --address SOCKET --namespace k8s.io`.
+        folder: where it keeps what it gets.
     """
     if f"docker.io/{name}" in run([*ctr, "images", "list", "--quiet"], remedy="is the node up?").split():
         return
     known = set(run([*ctr, "content", "list", "--quiet"], remedy="is the node up?").split())
+    # Once as it comes and once unpacked.
+    machine.need_disk(folder, 2 * store.size(name, known), name)
     with subprocess.Popen(
         [*ctr, "images", "import", "-"],
         stdin=subprocess.PIPE,

@@ -23,8 +23,11 @@ DOCKERFILE = ROOT / "images" / "Dockerfile"
 NAMES = ("operator", "compressor", "server")
 ROOMS = ("api", "store", "routing", "evaluation", "compression", "serving", "operator", "cli")
 
-BUILD_BYTES = {"operator": 2 * 2**30, "compressor": 14 * 2**30, "server": 16 * 2**30}
-"""Free bytes asked before an image is built: its layers in the builder, and again in the cache."""
+GIB = 2**30
+BUILD_BYTES = {"operator": 1 * GIB, "compressor": 4 * GIB, "server": 5 * GIB}
+TORCH_BYTES = 11 * GIB
+"""Free bytes asked before an image is built, its layers in the builder and again in the cache; torch, which two
+share, counts once."""
 
 
 def key(name: str, base_image: str, root: Path = ROOT) -> str:
@@ -79,15 +82,19 @@ def build(names: Iterable[str] = NAMES, base_image: str = "") -> dict[str, str]:
     store = cache()
     base_name = base_image or base.tag()
     found = {name: reference(name, key(name, base_name)) for name in names}
-    missing = [name for name, whole in found.items() if not store.has(whole)]
-    if missing:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        machine.need_disk(store.folder, sum(BUILD_BYTES[name] for name in missing), "these images")
+    if all(map(store.has, found.values())):
+        return found
+    with store.alone():
+        missing = [name for name, whole in found.items() if not store.has(whole)]
+        wanted = sum(BUILD_BYTES[name] for name in missing) + (
+            TORCH_BYTES if {*missing} - {"operator"} else 0
+        )
+        machine.need_disk(store.folder, wanted, f"building {', '.join(missing)}")
         base_name = base_image or base.make()
-    for name in missing:
-        say(f"building {found[name]}")
-        _build_one(name, found[name], base_name)
-        store.take(f"localhost/{found[name]}", found[name])
+        for name in missing:
+            say(f"building {found[name]}")
+            _build_one(name, found[name], base_name)
+            store.take(f"localhost/{found[name]}", found[name])
     return found
 
 
@@ -124,15 +131,19 @@ def settings(folder: Path) -> list[str]:
     return words
 
 
-def send(names: Iterable[str], ctr: list[str]) -> None:
+def send(names: Iterable[str], ctr: list[str], folder: Path) -> None:
     """Brings built images into containerd.
 
     Args:
         names: references, as `build` returned them.
         ctr: the command that speaks with it.
+        folder: where it keeps what it gets.
     """
     for whole in names:
-        docker.send(whole, ctr) if docker.answers() else oci.send(cache(), whole, ctr)
+        if docker.answers():
+            docker.send(whole, ctr)
+        else:
+            oci.send(cache(), whole, ctr, folder)
         say(f"image {whole} is in the node")
 
 
@@ -140,8 +151,9 @@ def prune() -> list[str]:
     """Removes built images that are not of the present sources; returns their names."""
     store = cache()
     kept = {reference(name, key(name, base.tag())) for name in NAMES}
-    gone = [name for name in store.names() if name not in kept]
-    store.keep(kept)
+    with store.alone():
+        gone = [name for name in store.names() if name not in kept]
+        store.keep(kept)
     if machine.has("buildah"):
         for name in gone:
             try:
