@@ -15,7 +15,7 @@ from .. import status as loop
 from . import names
 from .candidate import Candidate, service_port
 from .observed import Observed
-from .trouble import Trouble
+from .trouble import VOLUME_PENDING, Trouble
 
 TOLD = ("Accepted", "Compressed", "Proven", "Serving", "Degraded", "Ready")
 """Conditions whose changes become events."""
@@ -160,7 +160,7 @@ def _with_trouble(made: Status, trouble: Trouble, now: str, before: Status | Non
     if ready.status != "True":
         made = _replaced(made, "Ready", ready.status, trouble.reason, trouble.message, now, before)
     degraded = next(c for c in made.conditions if c.type == "Degraded")
-    passing = trouble.reason in ("Suspended", "ReadingResult")
+    passing = trouble.reason in ("Suspended", "ReadingResult", VOLUME_PENDING)
     if degraded.status == "False" and not passing:
         made = _replaced(made, "Degraded", "True", trouble.reason, trouble.message, now, before)
     return made

@@ -16,6 +16,8 @@ IMAGE_REASONS = (
     "RegistryUnavailable",
 )
 CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+VOLUME_PENDING = "VolumePending"
+"""For a moment this is so with every new claim."""
 _FIELDS = {
     "compress-large": "spec.jobs.compress",
     "compress-lean": "spec.jobs.compress",
@@ -102,6 +104,12 @@ def pod_trouble(pod: PodSeen, step: str, field: str) -> Trouble | None:
             "ContainerConfig",
             f"{step}: pod {pod.name} cannot start ({pod.waiting[0]}: {pod.waiting[1]})",
         )
+    if pod.phase == "Pending" and "PersistentVolumeClaim" in pod.unschedulable:
+        return Trouble(
+            step, VOLUME_PENDING,
+            f"{step}: pod {pod.name} waits for its volumes ({pod.unschedulable}); if it stays so, see the claims of this "
+            "namespace: the cluster needs a default storage class, or the operator's settings storeClass or store",
+        )  # fmt: skip
     if pod.phase == "Pending" and pod.unschedulable:
         return Trouble(
             step, "Unschedulable",

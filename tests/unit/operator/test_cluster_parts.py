@@ -164,6 +164,10 @@ def test_covers_sees_changes_and_forgives_defaults():
     [
         (PodSeen("p", "u", "Pending", waiting=("ImagePullBackOff", "no such")), "ImagePull", "image"),
         (PodSeen("p", "u", "Pending", unschedulable="0/1 nodes: Insufficient cpu"), "Unschedulable", "lower spec.x"),
+        (
+            PodSeen("p", "u", "Pending", unschedulable="0/1 nodes: pod has unbound immediate PersistentVolumeClaims"),
+            "VolumePending", "default storage class",
+        ),
         (PodSeen("p", "u", "Pending", waiting=("CreateContainerConfigError", "secret")), "ContainerConfig", "secret"),
         (PodSeen("p", "u", "Running", waiting=("CrashLoopBackOff", ""), ended=("OOMKilled", 137, ""), limit="1Gi"), "Crashing", "1Gi"),
     ],
