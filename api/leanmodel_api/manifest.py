@@ -14,14 +14,15 @@ from pydantic_core import ErrorDetails
 from .errors import Issue, ManifestError
 from .resource import LeanModel
 from .rules import cross_field_issues
-from .unsupported import unsupported_issues
+from .unsupported import Place, unsupported_issues
 
 
-def load(document: object) -> LeanModel:
+def load(document: object, place: Place = "Machine") -> LeanModel:
     """Return the LeanModel that a parsed YAML or JSON document describes.
 
     Args:
         document: the object as parsed; anything but a mapping is an error.
+        place: where it is to be carried out; some things can be done in one place only.
 
     Raises:
         ManifestError: with one issue per fault, each naming field, finding and remedy.
@@ -38,7 +39,7 @@ def load(document: object) -> LeanModel:
         model = LeanModel.model_validate(document)
     except ValidationError as error:
         raise ManifestError([_issue(detail) for detail in error.errors()]) from None
-    issues = [*cross_field_issues(model), *unsupported_issues(model)]
+    issues = [*cross_field_issues(model), *unsupported_issues(model, place)]
     if issues:
         raise ManifestError(issues)
     return model

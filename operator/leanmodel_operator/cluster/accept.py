@@ -16,11 +16,6 @@ from leanmodel_api.sources import Source, file_path
 from .volumes import claim, inputs
 
 HERE = "in a cluster"
-LOCAL_ONLY = (
-    "spec.serving.large.maxReplicas", "spec.serving.lean.maxReplicas", "spec.serving.overrides", "spec.store.uri",
-    "spec.serving.large.resources.gpu", "spec.serving.lean.resources.gpu",
-)  # fmt: skip
-"""Fields that the local runner refuses and the cluster does not: KubeRay scales replicas, volumes hold the store."""
 
 
 def accept(body: dict[str, Any]) -> tuple[LeanModel | None, list[Issue]]:
@@ -29,23 +24,13 @@ def accept(body: dict[str, Any]) -> tuple[LeanModel | None, list[Issue]]:
     Args:
         body: the object as the API server gave it.
     """
-    try:
-        model, issues = _load(body)
-    except ManifestError as error:
-        return None, list(error.issues)
-    issues = [*issues, *_here(model)]
-    return (None, issues) if issues else (model, [])
-
-
-def _load(body: dict[str, Any]) -> tuple[LeanModel, list[Issue]]:
     document = {key: body.get(key) for key in ("apiVersion", "kind", "metadata", "spec")}
     try:
-        return load(document), []
+        model = load(document, "Cluster")
     except ManifestError as error:
-        left = [issue for issue in error.issues if issue.field not in LOCAL_ONLY]
-        if left:
-            raise
-        return LeanModel.model_validate(document), []
+        return None, list(error.issues)
+    issues = list(_here(model))
+    return (None, issues) if issues else (model, [])
 
 
 def _here(model: LeanModel) -> Iterable[Issue]:

@@ -179,3 +179,22 @@ def changed_in(document: dict[str, Any], path: str, value: Any) -> dict[str, Any
         place = place[part]
     place[last] = value
     return document
+
+
+@pytest.mark.parametrize(
+    ("field", "spec"),
+    [
+        ("spec.serving.lean.maxReplicas", {"serving": {"lean": {"maxReplicas": 4}}}),
+        ("spec.serving.large.resources.gpu", {"serving": {"large": {"resources": {"gpu": 1}}}}),
+        ("spec.serving.overrides", {"serving": {"overrides": {"podTemplate": {}}}}),
+        ("spec.store.uri", {"store": {"uri": "pvc://claim/folder"}}),
+    ],
+)
+def test_what_takes_a_cluster_is_refused_on_one_machine_alone(field, spec):
+    document = changed()
+    document["spec"] |= spec
+    with pytest.raises(ManifestError) as refused:
+        load(document)
+    (issue,) = refused.value.issues
+    assert issue.field == field and "on one machine" in issue.found
+    assert load(document, "Cluster").metadata.name
