@@ -58,7 +58,9 @@ def run(plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path)
 
     reporter = Reporter("compress-large" if plan.role == "Large" else "compress-lean")
     try:
-        made = Job(plan, Store(store), reporter, also).run()
+        kept = Store(store)
+        with kept.in_use():
+            made = Job(plan, kept, reporter, also).run()
     except LeanModelError as error:
         reporter.end("failed", str(error))
         print(f"error: {error}", file=sys.stderr)

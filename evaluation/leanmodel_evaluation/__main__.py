@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        run(options)
+        with Store(options.store).in_use():
+            run(options)
     except LeanModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

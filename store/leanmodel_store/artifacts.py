@@ -8,6 +8,7 @@ Layout below the root, all on one file system::
     staging/ID/, staging/ID.lock work under way; whose lock nobody holds is left over and is removed
     scratch/KEY/                 checkpoints of an unfinished step, which outlive a kill
     locks/KEY.lock               so that two Jobs do not do the same work twice
+    use.lock                     shared by all Jobs at work; a sweep takes it alone
 
 A folder becomes an artifact by one rename, a key appears by another; before each, everything it stands for is
 on the disk. So a kill (or a power cut) between any two instructions leaves either nothing or all of it.
@@ -23,7 +24,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from leanmodel_api.errors import InputError, one
 from . import digests, disk, locks, names
 from .digests import FileRecord
 
+USE_LOCK = "use.lock"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -89,6 +91,7 @@ class Store:
         entry = self._load(record["digest"])
         if entry is None:
             return None
+        self._touch(entry.digest)
         return Entry(entry.digest, key, entry.path, record["meta"], entry.bytes, entry.files)
 
     def recorded(self, key: str) -> str | None:
@@ -161,6 +164,10 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def in_use(self) -> AbstractContextManager[None]:
+        """Say during the block that a Job is at work here: nothing is swept meanwhile."""
+        return locks.held(self.root / USE_LOCK, shared=True)
+
     def lock(self, key: str) -> AbstractContextManager[None]:
         """Hold the key's lock during the block, waiting for another Job that has it. Not re-entrant."""
         return locks.held(self.root / "locks" / f"{_file_name(key)}.lock")
@@ -220,6 +227,11 @@ class Store:
                 return None
         return Entry(digest, key, files, meta, sum(record.size for record in records), records)
 
+    def _touch(self, digest: str) -> None:
+        """Note that an artifact is wanted again: a sweep spares what is younger than its list of what to keep."""
+        with suppress(OSError):  # a store that is only read is not swept from here either
+            os.utime(self._object(digest) / "manifest.json")
+
     def _discard(self, digest: str) -> None:
         """Take a damaged artifact out of sight by one rename, then remove it."""
         aside = self.root / "staging" / uuid.uuid4().hex
@@ -235,6 +247,7 @@ class Store:
         while True:
             entry = self._load(digest)
             if entry is not None:
+                self._touch(digest)
                 return entry
             try:
                 os.rename(folder, target)

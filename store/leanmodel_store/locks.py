@@ -19,12 +19,13 @@ def _same(handle: int, path: Path) -> bool:
     return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
 
-def acquire(path: Path, *, wait: bool) -> int | None:
+def acquire(path: Path, *, wait: bool, shared: bool = False) -> int | None:
     """Lock a file, which is made when it is not there.
 
     Args:
         path: the lock's file.
         wait: block until it is free; otherwise give up at once.
+        shared: others may hold it as well, as long as they share it too.
 
     Returns:
         The open descriptor that holds the lock until it is closed, or None when it is taken.
@@ -32,7 +33,7 @@ def acquire(path: Path, *, wait: bool) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(handle)
             return None
@@ -45,9 +46,9 @@ def acquire(path: Path, *, wait: bool) -> int | None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock during the block; wait for it first. Not re-entrant."""
-    handle = acquire(path, wait=True)
+    handle = acquire(path, wait=True, shared=shared)
     assert handle is not None
     try:
         yield
