@@ -57,7 +57,10 @@ class ReportSummary(Part):
     saving: str | None = Field(None, description="Avoidable cost: share saved by routing.")
     certified: bool | None = Field(None, description="Whether the promise is certified.")
     verdict: str | None = Field(None, description="What the proof decided, in a word.")
-    url: str | None = Field(None, description="Address of the report.")
+    url: str | None = Field(
+        None,
+        description="Address of the report. In a cluster it wants the bearer token `internal` of the Secret lm-NAME-tokens.",
+    )
 
 
 class CostSummary(Part):

@@ -24,6 +24,9 @@ class RouterArgs(Part):
     settings_file: str = Field(min_length=1, description="RouterSettings as JSON, watched.")
     engine_token_file: str = Field(min_length=1, description="Token between router and engines.")
     internal_token_file: str = Field(min_length=1, description="Token of the internal route (proving).")
+    reports_folder: str | None = Field(
+        None, description="Folder with the pages of proofs, shown on the internal route. Default: none are."
+    )
     replicas: int = Field(1, ge=1, description="Replicas. Default 1.")
     max_ongoing_requests: int = Field(
         2000, ge=1, description="Requests a replica holds at once. Default 2000."

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
@@ -24,6 +25,8 @@ from .generation import Generation, Shared
 from .http import JSON, Answer, ClientGone, Receive, Scope, Send, header, read_body
 from .internal import ask_revision
 from .limiter import Limiter
+from .pages import PREFIX as REPORTS
+from .pages import show_report
 from .snapshot import SettingsFile, Snapshot
 from .upstream import Upstream
 
@@ -38,7 +41,12 @@ class RouterApp:
     """Routes, answers, counts. Prompts and answers are never logged."""
 
     def __init__(
-        self, settings: SettingsFile, upstream: Upstream, meters: Meters, internal_token: str
+        self,
+        settings: SettingsFile,
+        upstream: Upstream,
+        meters: Meters,
+        internal_token: str,
+        reports: Path | None = None,
     ) -> None:
         """Read the settings and be ready to serve.
 
@@ -47,6 +55,7 @@ class RouterApp:
             upstream: connections to the engines.
             meters: the metrics.
             internal_token: what the internal route asks for.
+            reports: folder with the pages of proofs; None where none are shown.
 
         Raises:
             ValueError: the settings cannot be used.
@@ -62,6 +71,7 @@ class RouterApp:
         self.shared = Shared(upstream, meters, Pace(), Breaker())
         self.limiter = Limiter()
         self._internal_token = internal_token.encode()
+        self._reports = reports
         self._problem = ""
         self._in_force()
 
@@ -165,7 +175,11 @@ class RouterApp:
             limits = self.state.settings.limits
             with self.limiter.slot(limits.internal_concurrency, limits.internal_requests_per_second):
                 body = await read_body(scope, receive, limits.max_body_bytes)
-                await ask_revision(self.shared.upstream, self.state, path, method, body, answer, request_id)
+                if path.startswith(REPORTS):
+                    await show_report(self._reports, path, method, answer, request_id)
+                else:
+                    upstream = self.shared.upstream
+                    await ask_revision(upstream, self.state, path, method, body, answer, request_id)
             status = answer.status
         except ApiError as error:
             status = error.status

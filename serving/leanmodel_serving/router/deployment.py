@@ -35,9 +35,9 @@ class Router:
         self.args = RouterArgs.model_validate(args)
         engine_token = Path(self.args.engine_token_file).read_text(encoding="utf-8").strip()
         internal_token = Path(self.args.internal_token_file).read_text(encoding="utf-8").strip()
-        self.router = RouterApp(
-            SettingsFile(Path(self.args.settings_file)), Upstream(engine_token), ray_meters(), internal_token
-        )
+        reports = Path(self.args.reports_folder) if self.args.reports_folder else None
+        settings = SettingsFile(Path(self.args.settings_file))
+        self.router = RouterApp(settings, Upstream(engine_token), ray_meters(), internal_token, reports)
         self.watcher = asyncio.create_task(self.router.watch())
         await self._warm_up()
 

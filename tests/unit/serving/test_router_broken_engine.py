@@ -92,7 +92,7 @@ async def nonsense(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def router(
-    tmp_path: Path, large: Handler, lean: Handler | None = None, **limits: Any
+    tmp_path: Path, large: Handler, lean: Handler | None = None, reports: Path | None = None, **limits: Any
 ) -> AsyncIterator[Setup]:
     """A router whose two engines behave as given."""
     setup = Setup(httpx.AsyncClient(), {row.name: Recorder() for row in METRICS})
@@ -124,7 +124,7 @@ async def router(
     file = tmp_path / "router.json"
     file.write_text(settings.to_json())
     upstream = Upstream("engine-token")
-    app = RouterApp(SettingsFile(file), upstream, Meters(setup.meters), "internal-token")
+    app = RouterApp(SettingsFile(file), upstream, Meters(setup.meters), "internal-token", reports)
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://router", timeout=20) as client:
         setup.client = client
