@@ -21,8 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     async def run() -> int:
         return await Controller(settings).run()
 
+    # Not asyncio.run: at its end it waits for every task, and a process that has lost its Lease must end at once.
+    loop = asyncio.new_event_loop()
     try:
-        return asyncio.run(run())
+        return loop.run_until_complete(run())
     except Exception as error:
         logging.getLogger("leanmodel_operator").error("ended: %s: %s", type(error).__name__, error)
         return 1

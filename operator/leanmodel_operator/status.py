@@ -34,6 +34,7 @@ class Observed:
         failure: (step, message) of the Job or application that failed, in the words of its last error.
         routed: whether the router confirmed that it runs with the proof's policy.
         stopped: whether the user ended it.
+        working: whether a Job is under way; one that began before spec.suspend goes on.
         answering: whether anything answers requests now, of whatever revision.
         stable: the lean revision of before, which keeps its traffic while this generation's is made.
     """
@@ -46,6 +47,7 @@ class Observed:
     failure: tuple[str, str] | None = None
     routed: bool = False
     stopped: bool = False
+    working: bool = False
     answering: bool = False
     stable: RevisionRef | None = None
     progress: Progress | None = None
@@ -63,8 +65,19 @@ def lean_admitted(report: ProveReport | None) -> bool:
     return report is not None and report.verdict in ("Routed", "LeanTakesAll")
 
 
+SUSPENDED = "spec.suspend is true: no Job is started; write false to go on"
+NEED_A_JOB = ("PreparingLarge", "Compressing", "Proving")
+"""Phases that a Job has to end."""
+
+
 def phase(model: LeanModel, seen: Observed) -> str:
     """Return where the loop stands, in a word."""
+    found = _phase(model, seen)
+    waits = model.spec.suspend and not seen.working and found in NEED_A_JOB
+    return "Suspended" if waits else found
+
+
+def _phase(model: LeanModel, seen: Observed) -> str:
     if seen.stopped:
         return "Stopped"
     if seen.failure and not (seen.large_serves or seen.answering):
@@ -166,13 +179,17 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
         )
     )
     done = phase(model, seen)
-    settled = done in ("Ready", "ServingLarge", "ServingStable", "Failed", "Stopped")
+    settled = done in ("Ready", "ServingLarge", "ServingStable", "Failed", "Stopped", "Suspended")
     rows.append(
         (
             "Progressing",
             "False" if settled else "True",
             done,
-            "nothing is under way" if settled else "see status.progress",
+            SUSPENDED
+            if done == "Suspended"
+            else "nothing is under way"
+            if settled
+            else "see status.progress",
         )
     )
     gate = seen.report is not None and not lean_admitted(seen.report)
@@ -185,7 +202,12 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
     rows.append(
         ("Ready", "True", "Ready", "this generation is fully out")
         if done == "Ready"
-        else ("Ready", "False", done, reason or "this generation is not fully out yet")
+        else (
+            "Ready",
+            "False",
+            done,
+            reason or (SUSPENDED if done == "Suspended" else "this generation is not fully out yet"),
+        )
     )
     return rows
 

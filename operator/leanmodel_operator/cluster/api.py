@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -17,7 +17,8 @@ from .names import FIELD_MANAGER
 
 Recorder = Callable[[str, int], None]
 """Told of every call: the verb and the HTTP status (0: no answer)."""
-_PAGE = 500
+_PAGE = 50
+"""Objects of a page: a RayService is 100 KB once it is parsed, and a thousand of them would not fit."""
 _APPLY = "application/apply-patch+yaml"
 
 
@@ -117,23 +118,30 @@ class Api:
                 return None
             raise
 
-    async def list(
-        self, kind: str, namespace: str | None, selector: str = ""
-    ) -> tuple[list[dict[str, Any]], str]:
-        """Return all objects of a kind and the resourceVersion of the list.
+    async def list(self, kind: str, namespace: str | None, selector: str = "") -> list[dict[str, Any]]:
+        """Return all objects of a kind.
 
         Raises:
             ApiError: 404 when the API server does not know the kind.
         """
-        items: list[dict[str, Any]] = []
+        return [item async for items, _ in self.pages(kind, namespace, selector) for item in items]
+
+    async def pages(
+        self, kind: str, namespace: str | None, selector: str = ""
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        """Yield all objects of a kind page by page, each with the resourceVersion of the whole list.
+
+        Raises:
+            ApiError: 404 when the API server does not know the kind.
+        """
         query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             page = await self._json("list", KINDS[kind].path(namespace), query=query)
-            for item in page.get("items", ()):
-                items.append({"apiVersion": KINDS[kind].group_version, "kind": kind} | item)
             meta = page.get("metadata", {})
+            head = {"apiVersion": KINDS[kind].group_version, "kind": kind}
+            yield [head | item for item in page.get("items", ())], str(meta.get("resourceVersion", "0"))
             if not meta.get("continue"):
-                return items, str(meta.get("resourceVersion", "0"))
+                return
             query["continue"] = meta["continue"]
 
     async def log(self, namespace: str, pod: str, *, tail: int, limit: int) -> str:

@@ -88,7 +88,8 @@ async def _refused(api: Api, mirror: Mirror, name: Name, write: Write, error: Ap
         raise RetryError(0.0, f"{kind} {child} is not as it was seen; looking again") from error
     if error.status == 429:
         raise RetryError(max(error.retry_after, BUSY_SECONDS), "the API server asks to wait") from error
-    if error.status == 404 and kind == "RayService" and "could not find the requested resource" in str(error):
+    # An address that the server does not know is answered in plain words; a namespace that is gone, by name.
+    if error.status == 404 and kind == "RayService" and "page not found" in str(error):
         raise KindMissingError(str(error)) from error
     if error.status == 404 and write.verb == "status" and await api.get(KIND, name[0], name[1]) is None:
         # It was deleted while nobody watched: what was made for it meanwhile has no owner, and is collected.
@@ -96,6 +97,8 @@ async def _refused(api: Api, mirror: Mirror, name: Name, write: Write, error: Ap
         raise RetryError(0.0, "the LeanModel is gone") from error
     if error.status == 404 and write.verb in ("status", "create", "apply"):
         # The LeanModel, its namespace or the kind is gone: whatever it is, its event or the next resync says more.
+        raise RetryError(BUSY_SECONDS, f"{kind} {child}: {error}") from error
+    if error.status == 403 and "definition is terminating" in str(error):
         raise RetryError(BUSY_SECONDS, f"{kind} {child}: {error}") from error
     if error.status == 403 and "being terminated" in str(error):
         raise RetryError(30.0, "the namespace is being terminated; nothing is made in it any more") from error

@@ -16,7 +16,7 @@ from .children.job import JobSpec, shape
 from .observed import Observed, Recorded
 from .rayservice import ServeSeen
 from .settings import Settings
-from .trouble import Trouble, application_failure, job_failure
+from .trouble import Trouble, application_failure, job_failure, start_too_slow
 
 ALL_CORES = 1 << 20
 """A Job's threads follow its declared cores alone: the operator does not know the node."""
@@ -28,6 +28,7 @@ class Candidate:
 
     Attributes:
         works: the Jobs that led or lead to them, by stage; each whose inputs are known.
+        proof: key of the proof that the report is of; "" while there is none.
         used: names of the recorded results that it rests on.
         failure: what ended its way, when something did.
         fresh: (stage, key, words) of an application's failure that is not recorded yet.
@@ -37,6 +38,7 @@ class Candidate:
     lean: CompressResult | None = None
     report: ProveReport | None = None
     works: dict[str, JobSpec] = field(default_factory=dict)
+    proof: str = ""
     used: frozenset[str] = frozenset()
     failure: Trouble | None = None
     fresh: tuple[str, str, str] | None = None
@@ -85,7 +87,7 @@ def candidate(model: LeanModel, seen: Observed, settings: Settings, image: str) 
     state.serving(lean, model.spec.serving.lean)
     return Candidate(
         large=large, lean=lean, report=report, works=state.works, used=frozenset(state.used), failure=state.failure,
-        fresh=state.fresh,
+        fresh=state.fresh, proof=state.proof,
     )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ class _State:
         self.model, self.seen, self.settings = model, seen, settings
         self.works: dict[str, JobSpec] = {}
         self.used: set[str] = set()
+        self.proof = ""
         self.failure: Trouble | None = None
         self.fresh: tuple[str, str, str] | None = None
 
@@ -118,6 +121,8 @@ class _State:
         if record is None or not record.text:
             return None
         self.used.add(record.name)
+        if stage == "prove":
+            self.proof = record.key
         return record.text
 
     def serving(self, result: CompressResult | None, serving: ModelServing) -> None:
@@ -131,6 +136,8 @@ class _State:
             router.lean.revision if router.lean else "",
         )
         words = application_failure(self.seen.serve, name)
+        if not with_traffic and not words and name in self.seen.facts.late:
+            words = start_too_slow(self.seen.serve, name, self.settings.start_deadline_seconds)
         if with_traffic and not words:
             return
         record = self._by_key(step, key)

@@ -63,10 +63,12 @@ def status(shown: Shown, now: str, before: Status | None) -> dict[str, Any]:
         before: the status that stands, whose times are kept where nothing changed.
     """
     model, seen = shown.model, shown.seen
-    where = f"http://{names.rayservice(model.metadata.name)}.{model.metadata.namespace}.svc"
+    host = f"{names.rayservice(model.metadata.name)}.{model.metadata.namespace}.svc"
+    where = f"http://{host}:{service_port(model, seen.serve)}" if shown.following is not None else None
+    proof = shown.found.proof
     observed = replace(
         shown.observed, cost=seen.facts.cost or (before.cost if before else None),
-        url=f"{where}:{service_port(model, seen.serve)}/v1" if shown.following is not None else None,
+        url=f"{where}/v1" if where else None, report_url=f"{where}/internal/reports/{proof}" if where and proof else None,
         progress=_progress(shown),
     )  # fmt: skip
     made = loop.compute(model, observed, now, before)

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from . import handlers
-from .api import Api
+from .api import Api, NotLeaderError
 from .apply import KindMissingError, apply
 from .compare import writes
 from .gather import Gatherer
@@ -23,10 +23,12 @@ from .metrics import Metrics
 from .mirror import Mirror, Name
 from .observe import observe, prime
 from .plan import plan
-from .queue import WorkQueue
+from .queue import RetryError, WorkQueue
 from .settings import Settings
+from .sweeper import Sweeper
 
 _FIRST_RESYNC_SECONDS = 20.0
+_LOOK_SECONDS = 1.0
 _END_SECONDS = 3.0
 """How long parts that were told to end are waited for; no write of theirs goes out once the Lease is gone."""
 log = logging.getLogger(__name__)
@@ -94,11 +96,34 @@ class Controller:
         stop = asyncio.Event()
         try:
             await self._first(
-                handlers.watch(self.mirror, self.queue.add, self.settings.namespaces, stop),
-                self._resync(), *(self.queue.work() for _ in range(self.settings.workers)),
+                self._watch(stop), self._resync(), Sweeper(self._api, self.mirror, self.settings).run(), *(self.queue.work() for _ in range(self.settings.workers)),
             )  # fmt: skip
         finally:
             stop.set()
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        """Watch for ever, and begin anew when KubeRay's kinds have come or gone: kopf follows what it found at first."""
+        assert self._gatherer is not None
+        while not stop.is_set():
+            known = self._gatherer.kuberay
+            changed = asyncio.Event()
+            followed = asyncio.ensure_future(
+                handlers.watch(self.mirror, self.queue.add, self.settings.namespaces, changed)
+            )
+            try:
+                while not followed.done() and self._gatherer.kuberay == known:
+                    await asyncio.wait([followed], timeout=_LOOK_SECONDS)
+                if followed.done():
+                    followed.result()
+                    return  # told to end by a signal, which kopf has taken
+                log.info("KubeRay's kinds have %s: watching anew", "gone" if known else "come")
+            except handlers.KindGoneError as error:
+                log.warning("a kind that was watched is gone: %s", error)
+            finally:
+                changed.set()
+                followed.cancel()
+                await asyncio.wait([followed], timeout=_END_SECONDS)
+            self._gatherer.kuberay = await self._primed()
 
     async def _primed(self) -> bool:
         """List everything, as often as it takes."""
@@ -144,14 +169,18 @@ class Controller:
         except KindMissingError:  # KubeRay's definitions are gone: the status has to say so
             self._gatherer.kuberay = False
             return 0.0
+        except NotLeaderError as error:  # this process is about to end
+            raise RetryError(1.0, str(error)) from error
         return 0.0 if todo else decided.requeue_after
 
     async def _first(self, *parts: Coroutine[Any, Any, Any]) -> int:
         """Run parts until one ends; return its place. An error of it ends all."""
         tasks = [asyncio.ensure_future(part) for part in parts]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # when this itself is told to end, too
+            for task in tasks:
+                task.cancel()
         await asyncio.wait(tasks, timeout=_END_SECONDS)
         for task in done:
             error = task.exception() if not task.cancelled() else None

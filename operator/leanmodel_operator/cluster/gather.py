@@ -23,7 +23,7 @@ from . import names, volumes
 from .api import Api, ApiError
 from .mirror import Name
 from .observed import Facts, JobSeen, LogSeen, Observed, job_message, job_result
-from .rayservice import METRICS_PORT, SERVE_PORT
+from .rayservice import SERVE_PORT
 from .reading import digest_inputs, read_log
 from .settings import Settings
 
@@ -48,6 +48,7 @@ class _Known:
     token: str = ""
     port: int = SERVE_PORT
     answers: dict[tuple[str, str], float] = field(default_factory=dict)
+    starting: dict[tuple[str, str], float] = field(default_factory=dict)
     in_force: tuple[str, int | None] = ("", None)
     logs: dict[str, tuple[float, LogSeen]] = field(default_factory=dict)
     inputs: tuple[float, str, str | None, str] | None = None
@@ -97,13 +98,14 @@ class Gatherer:
         inputs, missing = await self._inputs(name, model, known)
         await self._look_for_kuberay(name)
         answers = self._serving(name, known, seen)
+        late = self._late(known, seen, answers)
         for job in seen.jobs:
             self._log(name, known, job)
         current = {job.pod.uid for job in seen.jobs if job.pod}
         known.logs = {uid: entry for uid, entry in known.logs.items() if uid in current}
         generation = known.in_force[1] if known.in_force[0] == _cluster(seen) else None
         return Facts(
-            answers=answers, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
+            answers=answers, late=late, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
             tokens=bool(known.token), inputs=inputs, missing=missing, kuberay=self.kuberay, cost=known.cost[1],
         )  # fmt: skip
 
@@ -116,7 +118,7 @@ class Gatherer:
         now = time.monotonic()
         up = {b.revision for b in router.backends() if seen.serve.running(b.revision)}
         known.answers = {key: at for key, at in known.answers.items() if key[0] == cluster and key[1] in up}
-        endpoint = self.endpoint(name, "{service}", known.port)
+        endpoint = _filled(self._settings.endpoint, name, known.port)
         for revision in sorted(up):
             at = known.answers.get((cluster, revision))
             if at is None or now - at > PROVEN_SECONDS:
@@ -131,14 +133,21 @@ class Gatherer:
             self._start(name, known, "in force", partial(self._ask_settings, known, cluster, endpoint))
         if up and now - known.cost[0] > COST_SECONDS:
             known.cost = (now, known.cost[1])
-            self._start(name, known, "cost", partial(self._ask_costs, name, known))
+            metrics = _filled(self._settings.metrics_endpoint, name, known.port)
+            self._start(name, known, "cost", partial(self._ask_costs, known, metrics))
         return frozenset(revision for _, revision in known.answers)
 
-    def endpoint(self, name: Name, service: str, port: int) -> str:
-        """Return the address of a LeanModel's Service as the operator reaches it."""
-        own = names.rayservice(name[1])
-        parts = {"namespace": name[0], "name": name[1], "service": service.format(service=own), "port": port}
-        return self._settings.endpoint.format(**parts)
+    def _late(self, known: _Known, seen: Observed, answers: frozenset[str]) -> frozenset[str]:
+        """Return the revisions that take too long to start, by this process's own clock.
+
+        A new operator counts anew: it knows nothing of what was before, and a deadline that comes later harms nobody.
+        """
+        cluster, asked = _cluster(seen), seen.router.backends() if seen.router else []
+        wanted = {(cluster, b.revision) for b in asked if b.revision not in answers}
+        now = time.monotonic()
+        known.starting = {key: known.starting.get(key, now) for key in wanted if cluster}
+        limit = self._settings.start_deadline_seconds
+        return frozenset(revision for (_, revision), at in known.starting.items() if now - at > limit)
 
     async def _ask(self, name: Name, known: _Known, cluster: str, revision: str, endpoint: str) -> None:
         loop = asyncio.get_running_loop()
@@ -157,10 +166,9 @@ class Gatherer:
             await loop.run_in_executor(self._threads, probe.settings_in_force, endpoint),
         )
 
-    async def _ask_costs(self, name: Name, known: _Known) -> None:
-        head = self.endpoint(name, "{service}-head-svc", METRICS_PORT) + "/metrics"
+    async def _ask_costs(self, known: _Known, metrics: str) -> None:
         found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, probe.costs, head, _COST_DIGITS
+            self._threads, probe.costs, metrics, _COST_DIGITS
         )
         known.cost = (time.monotonic(), found or known.cost[1])
 
@@ -268,6 +276,16 @@ def _taken_over(seen: Observed, status: Mapping[str, Any]) -> _Known:
     if "Ready" in true:
         known.in_force, known.inherited = (cluster, router.generation), True
     return known
+
+
+def _filled(address: str, name: Name, port: int) -> str:
+    """Return an address of the settings for one LeanModel.
+
+    Args:
+        port: of its Service.
+    """
+    service = names.rayservice(name[1])
+    return address.format(namespace=name[0], name=name[1], service=service, port=port)
 
 
 def _cluster(seen: Observed) -> str:

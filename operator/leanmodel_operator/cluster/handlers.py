@@ -19,6 +19,12 @@ from .names import KIND, SELECTOR
 from .observe import WATCHED
 
 _BACKOFF_CAP = 30.0
+CHUNK = 50
+"""Objects that kopf lists at once: see api.py's pages."""
+
+
+class KindGoneError(Exception):
+    """The API server no longer knows a kind that was watched; begin again."""
 
 
 class EndlessBackoff:
@@ -63,7 +69,7 @@ def _login(**arguments: Any) -> Any:
 def _handler(kind: str, mirror: Mirror, add: Callable[[Name], None]) -> Any:
     async def see(event: Any, **_: Any) -> None:
         item = dict(event["object"])
-        name = mirror.drop(kind, item) if event["type"] == "DELETED" else mirror.take(kind, item)
+        name = mirror.drop(kind, item) if event["type"] == "DELETED" else mirror.news(kind, item)
         if name is not None:
             add(name)
 
@@ -75,9 +81,12 @@ def settings() -> Any:
     found = kopf.OperatorSettings()
     found.posting.enabled = False
     found.queueing.worker_limit = None
+    # Nothing of ours is left half done by an event that is not seen: it only puts a name on a queue.
+    found.queueing.exit_timeout = 0.1
     found.networking.error_backoffs = EndlessBackoff()
     found.networking.enforce_retry_after = True
     found.watching.reconnect_backoff = 0.5
+    found.watching.chunk_size = CHUNK
     for name in WATCHED:
         if name != KIND:
             found.watching.label_selectors[KINDS[name].plural] = SELECTOR
@@ -93,12 +102,19 @@ async def watch(
         namespaces: to watch; none for all.
 
     Raises:
-        Exception: whatever ended kopf before that.
+        KindGoneError: a kind that was watched is gone.
+        Exception: whatever else ended kopf before that.
     """
     configured = settings()
     # With a list of namespaces there is no right to watch kinds and namespaces, and no need.
     configured.scanning.disabled = bool(namespaces)
-    await kopf.operator(
-        registry=registry(mirror, add), settings=configured, standalone=True, clusterwide=not namespaces,
-        namespaces=namespaces, stop_flag=stop, memo=None,
-    )  # fmt: skip
+    try:
+        await kopf.operator(
+            registry=registry(mirror, add), settings=configured, standalone=True, clusterwide=not namespaces,
+            namespaces=namespaces, stop_flag=stop, memo=None,
+        )  # fmt: skip
+    except Exception as error:
+        # kopf keeps its errors' classes to itself; each carries the HTTP status.
+        if getattr(error, "status", None) == 404:
+            raise KindGoneError(str(error)) from error
+        raise

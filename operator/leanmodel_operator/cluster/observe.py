@@ -40,12 +40,16 @@ async def prime(api: Api, mirror: Mirror, namespaces: tuple[str, ...]) -> bool:
     kuberay = True
     for kind in (*WATCHED, *LISTED):
         for namespace in namespaces or (None,):
+            listed: set[tuple[Name, str]] = set()
+            asof = "0"
             try:
-                items, version = await api.list(kind, namespace, "" if kind == KIND else SELECTOR)
+                async for items, version in api.pages(kind, namespace, "" if kind == KIND else SELECTOR):
+                    listed |= mirror.take_all(kind, items)
+                    asof = version
             except ApiError as error:
                 if kind == "RayService" and error.status == 404:
                     kuberay = False
                     continue
                 raise
-            mirror.replace(kind, namespace, items, version)
+            mirror.prune(kind, namespace, listed, asof)
     return kuberay

@@ -86,6 +86,7 @@ class Facts:
 
     Attributes:
         answers: revisions through which a real generation has gone, and whose applications are up still.
+        late: revisions that have been started for longer than they may take, and have never answered.
         router_generation: of the settings that the router has in force; None when it did not say.
         logs: by pod's uid.
         tokens: whether the Secret with the tokens is there (and ours).
@@ -96,6 +97,7 @@ class Facts:
     """
 
     answers: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
     router_generation: int | None = None
     logs: Mapping[str, LogSeen] = field(default_factory=dict)
     tokens: bool = False

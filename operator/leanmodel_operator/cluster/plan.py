@@ -24,7 +24,7 @@ from .children.owner import Owner
 from .observed import Key, Observed
 from .settings import Settings
 from .traffic import next_traffic
-from .trouble import Trouble, serve_troubles
+from .trouble import Trouble, serve_troubles, start_too_slow
 
 WAIT_FOR_NAMES = 3.0
 LOOK_AGAIN = 2.0
@@ -166,9 +166,6 @@ def _for_status(
         large_up = large_up and router is not None and found.large is not None and (
             router.large.revision == revision(found.large).name and router.lean is None and _confirmed(seen)
         )  # fmt: skip
-    traffic = (
-        [] if router is None else [router.large.revision, *([router.lean.revision] if router.lean else [])]
-    )
     stable = None
     lean_name = revision(found.lean).name if found.lean else ""
     if router is not None and router.lean is not None and router.lean.revision != lean_name:
@@ -177,8 +174,17 @@ def _for_status(
         large=found.large, lean=found.lean, report=found.report, large_serves=large_up,
         lean_serves=found.lean is not None and lean_name in answers,
         failure=(found.failure.step, found.failure.message) if found.failure else None,
-        routed=_routed(found, seen), answering=any(name in answers for name in traffic), stable=stable,
+        routed=_routed(found, seen), answering=bool(answers & with_traffic(seen)), stable=stable,
+        working=any(job.state == "Running" for job in seen.jobs),
     )  # fmt: skip
+
+
+def with_traffic(seen: Observed) -> frozenset[str]:
+    """Return the revisions that users' requests go to now."""
+    router = seen.router
+    if router is None:
+        return frozenset()
+    return frozenset([router.large.revision, *([router.lean.revision] if router.lean else [])])
 
 
 def _routed(found: Candidate, seen: Observed) -> bool:
@@ -220,6 +226,9 @@ def _missing(seen: Observed, settings: Settings, before: Status | None, blocked:
                 f"nothing answers at this moment: pods of the Ray cluster are being replaced, and service returns by itself{redis}",
             )
         )
+    for name in sorted(seen.facts.late & with_traffic(seen)):
+        words = start_too_slow(seen.serve, name, settings.start_deadline_seconds)
+        found.append(Trouble("serve", "StartSlow", words))
     if seen.facts.missing:
         found.append(Trouble("compress-large", "InputsMissing", seen.facts.missing))
     if blocked:

@@ -19,7 +19,7 @@ def namespace_rules() -> list[Rule]:
         _rule(GROUP, [PLURAL], ["get", "list", "watch"]),
         _rule(GROUP, [f"{PLURAL}/status"], ["patch"]),
         _rule("batch", ["jobs"], ["get", "list", "watch", "create", "delete"]),
-        _rule("", ["pods"], ["get", "list", "watch"]),
+        _rule("", ["pods"], ["list", "watch"]),
         _rule("", ["pods/log"], ["get"]),
         _rule("", ["configmaps"], ["get", "list", "watch", "create", "patch", "delete"]),
         # No list and no watch: a Secret is read by its name alone.

@@ -39,6 +39,10 @@ class Settings:
         "http://{service}.{namespace}.svc:{port}",
         "how the operator reaches a LeanModel's Service; {service}, {namespace}, {name} and {port} are filled in",
     )
+    metrics_endpoint: str = _option(
+        "http://{service}-head-svc.{namespace}.svc:8080/metrics",
+        "where the metrics of a LeanModel's Ray head are; the same words are filled in",
+    )
     compressor_image: str = _option("leanmodel/compressor:0.1.0", "image of compress Jobs")
     prover_image: str = _option("leanmodel/server:0.1.0", "image of prove Jobs")
     server_image: str = _option("leanmodel/server:0.1.0", "image of the Ray cluster of new LeanModels")
@@ -63,6 +67,15 @@ class Settings:
     store_class: str = _option("", "storage class of such a claim; none: the cluster's default")
     store_access: str = _option(
         "ReadWriteOnce", "access mode of such a claim; ReadWriteMany on several nodes"
+    )
+    sweep_seconds: float = _option(
+        3600.0, "seconds between two looks at the stores for what nobody needs any more"
+    )
+    sweep_grace_seconds: float = _option(
+        3600.0, "seconds that an artifact stays in its store after it was last needed"
+    )
+    start_deadline_seconds: float = _option(
+        3600.0, "seconds that a new revision may take until it answers; then it is taken out again"
     )
     job_retries: int = _option(3, "times that a Job's pod is tried again; bad input is not")
     job_deadline_seconds: int = _option(86400, "seconds that a Job may take in all")

@@ -152,3 +152,17 @@ def application_failure(serve: ServeSeen | None, revision: str) -> str:
     return (
         f"{revision} did not start: {seen.message or 'Serve gave no reason; see the log of its worker pod'}"
     )
+
+
+def start_too_slow(serve: ServeSeen | None, revision: str, seconds: float) -> str:
+    """Return that a revision has not answered in time, with what Serve says of it."""
+    seen = serve.active.get(revision) if serve is not None else None
+    state = (
+        f"Serve says {seen.status}{f': {seen.message}' if seen.message else ''}"
+        if seen
+        else "Serve does not list it"
+    )
+    return (
+        f"{revision} has not answered within {seconds:.0f} s of its start ({state}): see the log of its worker pod; then "
+        "annotate the LeanModel with leanmodel.io/retry, or raise the operator's startDeadlineSeconds"
+    )

@@ -15,6 +15,8 @@ from .settings import Settings
 
 STORE_PATH = "/store"
 INPUTS_PATH = "/inputs"
+REPORTS = "reports"
+"""Folder of the store with the pages of proofs, KEY.html each."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class World:
         self.verdict: Verdict = "Routed"
         self.broken: set[str] = set()  # revisions that do not start
         self.deaf: set[str] = set()  # revisions that run and do not answer
+        self.late: set[str] = set()  # revisions that have been starting for too long
         self.failing: dict[str, tuple[int, str]] = {}  # stage -> how its Job fails
         self.router_generation: int | None = None
         self.logs: dict[str, LogSeen] = {}
@@ -59,6 +60,7 @@ class World:
         reachable = {b["revision"] for b in _backends(router)} if router else set()
         facts = Facts(
             answers=frozenset(up & reachable - self.deaf) if not self.down else frozenset(),
+            late=frozenset(self.late & reachable),
             router_generation=self.router_generation, logs=dict(self.logs),
             tokens=("Secret", "lm-spam-filter-tokens") in self.objects, inputs=self.inputs,
         )  # fmt: skip

@@ -191,9 +191,78 @@ def test_suspend_starts_no_job_and_leaves_what_serves():
     world.edit(suspend=True, lean={"steps": OTHER_STEPS})
     world.settle()
     assert world.made == made and world.serving() == before
+    assert world.body["status"]["phase"] == "Suspended"
+    for kind in ("Ready", "Progressing"):
+        said = world.condition(kind)
+        assert (said["status"], said["reason"]) == ("False", "Suspended")
+        assert "spec.suspend" in said["message"]
+    assert world.condition("Serving")["status"] == "True"
     world.edit(suspend=False)
     world.settle()
     assert world.condition("Ready")["status"] == "True" and world.serving() != before
+
+
+def test_a_job_that_began_before_a_suspension_goes_on():
+    world = ready()
+    world.edit(lean={"steps": OTHER_STEPS})
+    for _ in range(3):
+        world.reconcile()
+    jobs = [key for key in world.objects if key[0] == "Job"]
+    world.edit(suspend=True)
+    world.reconcile()
+    assert [key for key in world.objects if key[0] == "Job"] == jobs
+    assert world.body["status"]["phase"] == "Compressing"
+    world.settle()
+    assert world.body["status"]["phase"] == "Suspended", "its end is recorded, and nothing more is begun"
+
+
+def test_a_dark_revision_that_never_answers_is_taken_out():
+    world = ready()
+    before = world.serving()
+    every = {f"lean-{digit * 8}" for digit in "0123456789abcdef"} - set(before)
+    world.deaf = every
+    world.edit(lean={"steps": OTHER_STEPS})
+    for _ in range(20):
+        world.reconcile()
+        world.play()
+    assert len(world.applications()) == 4 and world.condition("Ready")["reason"] == "StartingLean"
+    world.late = every
+    world.settle()
+    assert world.applications() == [*before, "router"] and world.serving() == before
+    degraded = world.condition("Degraded")
+    assert degraded["reason"] == "StartFailed" and "within 3600 s" in degraded["message"]
+    world.deaf, world.late = set(), set()
+    world.body["metadata"]["annotations"] = {"leanmodel.io/retry": "1"}
+    world.settle()
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_a_first_large_model_that_takes_long_is_said_and_left_to_start():
+    world = World(manifest())
+    world.deaf = {f"large-{digit * 8}" for digit in "0123456789abcdef"}
+    world.late = world.deaf
+    for _ in range(20):
+        world.reconcile()
+        world.play()
+    assert world.condition("Ready")["reason"] == "StartSlow"
+    assert len(world.applications()) == 2, "there is nothing else that could answer"
+    world.deaf = world.late = set()
+    world.settle()
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_the_address_of_the_report_is_the_router_s():
+    world = ready()
+    (key,) = [
+        item["metadata"]["labels"]["leanmodel.io/key"]
+        for item in world.objects.values()
+        if "result-prove" in item["metadata"]["name"]
+    ]
+    url = f"http://lm-spam-filter.ml.svc:8000/internal/reports/{key}"
+    assert world.body["status"]["report"]["url"] == url
+    entry = json.loads(world.objects[("RayService", "lm-spam-filter")]["spec"]["serveConfigV2"])
+    (router,) = [app for app in entry["applications"] if app["name"] == "router"]
+    assert router["args"]["reportsFolder"] == "/store/reports"
 
 
 def test_a_deleted_one_is_left_alone():

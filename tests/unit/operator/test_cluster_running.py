@@ -97,10 +97,20 @@ def test_a_list_takes_away_what_is_gone_and_leaves_what_is_newer():
     for name, version in (("gone", 3), ("kept", 4), ("newer", 9)):
         mirror.take("Job", item(name, version))
     mirror.take("ConfigMap", item("other", 1))
-    mirror.replace("Job", None, [item("kept", 4)], "6")
+    mirror.prune("Job", None, mirror.take_all("Job", [item("kept", 4)]), "6")
     assert sorted(i["metadata"]["name"] for i in mirror.children(("ml", "m"))) == ["kept", "newer", "other"]
-    mirror.replace("Job", "elsewhere", [], "99")
+    mirror.prune("Job", "elsewhere", set(), "99")
     assert len(mirror.children(("ml", "m"))) == 3
+
+
+def test_what_is_known_already_is_no_news():
+    mirror = Mirror()
+    assert mirror.news("Job", item("a", 5)) == ("ml", "m")
+    assert mirror.news("Job", item("a", 5)) is None, "our own write, come back as an event"
+    assert mirror.news("Job", item("a", 6)) == ("ml", "m")
+    assert mirror.news("Pod", item("a", 6)) == ("ml", "m"), "another kind has versions of its own"
+    stranger = {"metadata": {"namespace": "ml", "name": "x", "resourceVersion": "7"}}
+    assert mirror.news("Job", stranger) is None
 
 
 # ------------------------------------------------------------------ the queue

@@ -132,7 +132,7 @@ def _command(work: JobSpec) -> Sequence[str]:
         return (
             "python", "-m", "leanmodel_evaluation", "--plan", f"{PLAN_PATH}/plan.json", "--store", volumes.STORE_PATH,
             "--endpoint", work.endpoint, "--token-file", "/tokens/internal", "--result", RESULT,
-            "--html", f"{volumes.STORE_PATH}/reports/{work.key}.html",
+            "--html", f"{volumes.STORE_PATH}/{volumes.REPORTS}/{work.key}.html",
         )  # fmt: skip
     also = [
         part

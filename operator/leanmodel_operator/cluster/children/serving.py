@@ -83,6 +83,7 @@ def router_application() -> dict[str, Any]:
         "settingsFile": f"{ROUTER_PATH}/settings.json",
         "engineTokenFile": f"{TOKENS_PATH}/engine",
         "internalTokenFile": f"{TOKENS_PATH}/internal",
+        "reportsFolder": f"{volumes.STORE_PATH}/{volumes.REPORTS}",
     }
     return rayservice.application(
         ROUTER_APPLICATION, "leanmodel_serving.router.deployment:build", "/", args, "Router",
