@@ -5,9 +5,10 @@ The operator has a client of its own; tests of the schema should not depend on i
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,30 @@ class KubeClient:
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object:
         """Deletes one object; what it owns is deleted in the background, where controllers run."""
         return self.ask("DELETE", self.path(api_version, kind, namespace, name))
+
+    def list(
+        self, api_version: str, kind: str, namespace: str | None = None, selector: str = ""
+    ) -> list[Object]:
+        """Returns all objects of a kind that carry some labels."""
+        options = {"labelSelector": selector} if selector else {}
+        found = self.ask("GET", self.path(api_version, kind, namespace), **options)["items"]
+        # A list says the kind of its items once, for all of them.
+        return [{**item, "apiVersion": api_version, "kind": kind} for item in found]
+
+    def merge(self, thing: Object, namespace: str | None = None, sub: str = "") -> Object:
+        """Merges a part of an object into it, or into one of its subresources."""
+        path = self.path(thing["apiVersion"], thing["kind"], namespace, thing["metadata"]["name"])
+        part = {key: value for key, value in thing.items() if key not in ("apiVersion", "kind")}
+        headers = {"Content-Type": "application/merge-patch+json"}
+        return self.ask("PATCH", f"{path}/{sub}" if sub else path, part, headers=headers)
+
+    def watch(self, api_version: str, kind: str, selector: str, version: str) -> Iterator[tuple[str, Object]]:
+        """Yields events of all namespaces until the server or the caller ends it."""
+        options = {"watch": "true", "labelSelector": selector, "resourceVersion": version}
+        with self.http.stream("GET", self.path(api_version, kind), params=options, timeout=None) as answer:
+            for line in answer.iter_lines():
+                event = json.loads(line)
+                yield event["type"], event["object"]
 
     def table(self, api_version: str, kind: str, namespace: str) -> Object:
         """Returns what `kubectl get` shows: columns and rows."""

@@ -74,7 +74,7 @@ def test_free_ports_differ():
     assert len(set(free_ports(20))) == 20
 
 
-def test_what_is_owned_goes_with_its_owner(controllers, api, namespace):
+def test_what_is_owned_goes_with_its_owner(cluster, api, namespace):
     owner = api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}, namespace)
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     owned = {"name": "owned", "ownerReferences": [reference]}

@@ -36,6 +36,8 @@ class Binary:
     package: str
 
 
+KUBERAY = "github.com/ray-project/kuberay/ray-operator"
+
 BINARIES = {
     binary.name: binary
     for binary in (
@@ -51,7 +53,7 @@ BINARIES = {
             )
         ),
         Binary("coredns", "coredns", "github.com/coredns/coredns"),
-        Binary("kuberay-operator", "kuberay", "github.com/ray-project/kuberay/ray-operator"),
+        Binary("kuberay-operator", "kuberay", KUBERAY),
         Binary("pause", "pause", "leanmodel/cluster/pause"),
     )
 }
@@ -144,10 +146,21 @@ def compile_one(binary: Binary, target: Path) -> None:
     say(f"{binary.name}: built ({time.monotonic() - started:.0f} s, {target.stat().st_size / 2**20:.0f} MiB)")
 
 
+def definitions() -> Path:
+    """Returns the folder of KubeRay's definitions, taken out of its module when they are not there yet."""
+    folder = place("kuberay-operator").parent / "crds"
+    if not any(folder.glob("*.yaml")):
+        go = find_go("KubeRay's definitions")
+        words = [go, "mod", "download", KUBERAY]
+        run(words, remedy="see above: the module could not be fetched", folder=MODULES / "kuberay")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        keep_definitions(go, folder)
+    return folder
+
+
 def keep_definitions(go: str, folder: Path) -> None:
     """Copies KubeRay's definitions out of Go's cache of modules, which anybody may empty."""
-    path = "github.com/ray-project/kuberay/ray-operator"
-    words = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", path]
+    words = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", KUBERAY]
     found = run(words, remedy="see above", folder=MODULES / "kuberay").strip()
     folder.mkdir(exist_ok=True)
     for definition in Path(found, DEFINITIONS).glob("*.yaml"):

@@ -16,7 +16,13 @@ SERVICE_RANGE = "10.96.0.0/16"
 READY_SECONDS = 60.0
 """A cold disk and a busy machine included; seen: 4 s."""
 
-TIDYING = ("garbage-collector-controller", "namespace-controller", "serviceaccount-controller")
+TIDYING = (
+    "garbage-collector-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+    # Every claim is born with a finalizer that only this one takes off again.
+    "persistentvolumeclaim-protection-controller",
+)
 """Controllers that only make deletions and new namespaces behave; none of them runs a Job or a Deployment."""
 
 HOSTS = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
