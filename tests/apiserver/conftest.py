@@ -93,6 +93,7 @@ def simulator(cluster: ControlPlane) -> Iterator[Simulator]:
     playing = Simulator(lambda: connect(cluster))
     yield playing
     playing.close()
+    assert playing.defects == []
 
 
 @pytest.fixture(scope="session")

@@ -99,8 +99,11 @@ class Proxy:
         self._thread.join(10)
 
     def used(self) -> set[tuple[str, str, str]]:
-        """Returns what was asked for: (group, resource with its part, verb)."""
-        return {(call.group, call.resource, call.verb) for call in list(self.rules.calls) if call.resource}
+        """Returns what rights were used: (group, resource with its part, verb)."""
+        calls = [call for call in list(self.rules.calls) if call.resource]
+        # To apply what is not there yet takes the right to create it as well.
+        made = {(c.group, c.resource, "create") for c in calls if c.verb == "patch" and c.status == 201}
+        return made | {(call.group, call.resource, call.verb) for call in calls}
 
     # ------------------------------------------------------------ inside of its thread
 

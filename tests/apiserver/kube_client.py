@@ -47,7 +47,13 @@ class KubeClient:
     def ask(self, method: str, path: str, body: Any = None, **options: Any) -> Object:
         """Sends one request and returns the object that came back; raises RefusedError for any other answer."""
         headers = options.pop("headers", {})
-        answer = self.http.request(method, path, json=body, params=options, headers=headers)
+        try:
+            answer = self.http.request(method, path, json=body, params=options, headers=headers)
+        except httpx.TransportError:
+            if method != "GET":
+                raise
+            # A connection from before a restart of the server: asking anew harms nobody.
+            answer = self.http.request(method, path, params=options, headers=headers)
         content: Object = answer.json()
         if answer.is_error:
             raise RefusedError(content)
@@ -114,7 +120,7 @@ class KubeClient:
         return self.ask("GET", self.path(api_version, kind, namespace), headers=headers)
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Returns the first true answer of `holds`; fails with `what` when there was none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

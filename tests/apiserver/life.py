@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import yaml
 from kube_client import ROOT, KubeClient, Object, RefusedError, until
 from simulator import Simulator, serving
@@ -22,7 +23,7 @@ CHILDREN = (
 )  # fmt: skip
 RECIPE_B = [{"type": "Quantize", "scheme": "W8A8", "algorithm": "RTN"}]
 RECIPE_C = [{"type": "Prune", "method": "Depth", "ratio": "0.2"}, *RECIPE_B]
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 
 
 def manifest(name: str = "spam") -> Object:
@@ -95,7 +96,7 @@ class Life:
             nonlocal last
             try:
                 body = self.body()
-            except OSError:  # the server is being restarted
+            except httpx.TransportError:  # the server is being restarted
                 return None
             last = body.get("status", {})
             current = last.get("observedGeneration") == body["metadata"]["generation"]

@@ -75,6 +75,7 @@ class Simulator:
         self._lock = threading.Lock()
         self.behaviours: dict[str, Behaviour] = defaultdict(Behaviour)
         self.books: dict[str, Books] = defaultdict(Books)
+        self.defects: list[str] = []
         self._known: set[str] = set()
         self._threads = [
             threading.Thread(target=self._follow, args=(*what, self._client()), daemon=True)
@@ -113,8 +114,11 @@ class Simulator:
                         return
                     if change in ("ADDED", "MODIFIED"):
                         self._see(see, item, api)
-            except (RefusedError, httpx.HTTPError, ValueError, KeyError):
+            except (RefusedError, httpx.HTTPError):
                 self._stop.wait(0.1)  # the server is away, or the kind is: asked again
+            except Exception as error:  # said at the end; a thread that died of it would hang every test
+                self.defects.append(f"{type(error).__name__}: {error}")
+                self._stop.wait(0.5)
 
     def _see(self, see: Callable[[Object, KubeClient], None], item: Object, api: KubeClient) -> None:
         with suppress(RefusedError):  # it is gone, or newer than what was seen: another event comes
@@ -135,15 +139,7 @@ class Simulator:
             self._known.add(uid)
         if meta["labels"].get(names.LABEL_KIND) == "sweep":
             code = sweep(job, how.store)
-            end = {
-                "type": "Failed" if code else "Complete",
-                "status": "True",
-                "reason": "x",
-                "message": f"exit code {code}",
-            }
-            self._job_status(
-                job, {"conditions": [_target("FailureTarget" if code else "SuccessCriteriaMet"), end]}, api
-            )
+            self._job_status(job, _over(f"exit code {code}" if code else ""), api)
             return
         stage = meta["labels"][names.LABEL_STAGE]
         pod = self._pod(job, api)
@@ -159,20 +155,18 @@ class Simulator:
             said = json.dumps(failure(code, [f"error: {words}"], "distil")) if words else ""
             over = {"exitCode": code, "reason": reason, "message": said}
             self._pod_status(pod, {"terminated": over}, "Failed", api)
-            gone = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
-            self._job_status(job, {"failed": 1, "conditions": [_target("FailureTarget"), gone]}, api)
+            self._job_status(job, _over("Job has reached the specified backoff limit"), api)
         else:
             plan = api.get("v1", "ConfigMap", name, namespace)["data"]["plan.json"]
             text = made(stage, plan, how.verdict)
             if how.store is not None and stage != "prove":
                 keep(how.store, json.loads(text)["artifact"])
             said, _ = success(text)
-            assert "packed" in said, "a simulated pod has no log: its result has to fit into the message"
+            if "packed" not in said:
+                raise ValueError("a simulated pod has no log: its result has to fit into the message")
             over = {"exitCode": 0, "reason": "Completed", "message": json.dumps(said)}
             self._pod_status(pod, {"terminated": over}, "Succeeded", api)
-            done = {"type": "Complete", "status": "True"}
-            status = {"succeeded": 1, "conditions": [_target("SuccessCriteriaMet"), done]}
-            self._job_status(job, {**status, "completionTime": _now()}, api)
+            self._job_status(job, _over(""), api)
 
     def _pod(self, job: Object, api: KubeClient) -> Object:
         """Makes a Job's pod out of its template, as the Job controller does; no node takes it."""
@@ -184,7 +178,7 @@ class Simulator:
             "uid": meta["uid"],
             "controller": True,
         }
-        name = f"{meta['name'][:57]}-x"
+        name = f"{meta['name'][:52]}-{meta['uid'][:5]}"
         pod = {
             "apiVersion": "v1", "kind": "Pod", "spec": job["spec"]["template"]["spec"],
             "metadata": {"name": name, "labels": job["spec"]["template"]["metadata"]["labels"], "ownerReferences": [owner]},
@@ -204,9 +198,9 @@ class Simulator:
         api.merge(told, pod["metadata"]["namespace"], "status")
 
     def _job_status(self, job: Object, status: Object, api: KubeClient) -> None:
-        api.merge(
-            {**_what(job), "status": {"startTime": _now(), **status}}, job["metadata"]["namespace"], "status"
-        )
+        started = job.get("status", {}).get("startTime") or _now()
+        told = {**_what(job), "status": {"startTime": started, **status}}
+        api.merge(told, job["metadata"]["namespace"], "status")
 
     # ------------------------------------------------------------ KubeRay and Ray Serve
 
@@ -285,8 +279,16 @@ def serving(settings: Object | None) -> set[str]:
     return {settings["large"]["revision"], *([settings["lean"]["revision"]] if settings.get("lean") else [])}
 
 
-def _target(kind: str) -> Object:
-    return {"type": kind, "status": "True"}
+def _over(failure: str) -> Object:
+    """Returns the status of a Job that has ended; the API server checks that its parts fit."""
+    if failure:
+        kinds = ("FailureTarget", "Failed")
+        more: Object = {"failed": 1}
+    else:
+        kinds = ("SuccessCriteriaMet", "Complete")
+        more = {"succeeded": 1, "completionTime": _now()}
+    said = {"reason": "BackoffLimitExceeded", "message": failure} if failure else {}
+    return {**more, "active": 0, "conditions": [{"type": kind, "status": "True", **said} for kind in kinds]}
 
 
 def _what(item: Object) -> Object:

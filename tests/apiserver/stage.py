@@ -39,8 +39,8 @@ def define(api: KubeClient, path: Path) -> dict[str, Any]:
             return False
         return wanted["spec"]["names"]["kind"] in {entry["kind"] for entry in listed}
 
-    found: dict[str, Any] = until(established, "the definition is established")
-    until(served, "its kind is in the discovery")
+    found: dict[str, Any] = until(established, "the definition is established", 120)
+    until(served, "its kind is in the discovery", 120)
     return found
 
 

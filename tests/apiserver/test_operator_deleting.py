@@ -23,7 +23,7 @@ def test_with_a_job_running(life, operator):
     operator().start()
     life.how.held.add("compress-large")
     life.create()
-    until(lambda: any(entry.startswith("Pod/") for entry in life.left()), "a Job runs", 30)
+    until(lambda: any(entry.startswith("Pod/") for entry in life.left()), "a Job runs", 90)
     life.delete()
     life.gone()
     assert life.doubled() == [], "nothing is made for what is gone"
@@ -56,7 +56,7 @@ def test_with_the_namespace_terminating(life, operator, api, stage):
     if stage == "nothing":
         life.ready()
     else:
-        until(lambda: any(entry.startswith("Pod/") for entry in life.left()), "a Job runs", 30)
+        until(lambda: any(entry.startswith("Pod/") for entry in life.left()), "a Job runs", 90)
     api.delete("v1", "Namespace", life.namespace)
 
     def gone():
@@ -90,7 +90,7 @@ def test_with_kuberay_s_kinds_gone(life, operator, api):
                 return error.code == 404
             return False
 
-        until(away, "the definition is gone", 30)
+        until(away, "the definition is gone", 90)
         define(api, binaries.definitions() / "ray.io_rayservices.yaml")
 
 

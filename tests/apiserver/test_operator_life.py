@@ -78,5 +78,5 @@ def test_nothing_but_the_lease_is_written_at_rest(life, operator, proxy):
         lists = [c for c in proxy.rules.calls[before:] if c.verb == "list" and c.resource == "leanmodels"]
         return len(lists) >= 4
 
-    until(looked, "the operator has looked at everything four times more", 30)
+    until(looked, "the operator has looked at everything four times more", 90)
     assert {c.resource for c in proxy.rules.calls[before:] if c.writes} <= {"leases"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kube_client import until
-from life import RECIPE_A, Life, manifest
+from life import RECIPE_B, Life, manifest
 from operator_process import errors
 
 CLAIM = "shared"
@@ -47,13 +47,13 @@ def test_a_shared_store_is_swept(api, simulator, home, operator, tmp_path):
         books = api.list("v1", "ConfigMap", home, "leanmodel.io/kind=store")
         return books and mine | other <= set(books[0]["data"]["needed"].split())
 
-    until(noted, "the operator has noted what is needed", 30)
+    until(noted, "the operator has noted what is needed", 90)
     one.kill()
     second.delete()
     second.gone()
     one.start()
     until(lambda: present(store) == mine, "what the deleted one alone needed is gone", 60)
-    first.change(lean={"steps": RECIPE_A[:-1]})
+    first.change(lean={"steps": RECIPE_B})
     first.ready()
     assert mine < present(store), "a way back to the first recipe is free"
     first.delete()
@@ -62,7 +62,7 @@ def test_a_shared_store_is_swept(api, simulator, home, operator, tmp_path):
     def cleared():
         return not api.list("batch/v1", "Job", home, "leanmodel.io/kind=sweep")
 
-    until(cleared, "no sweep is left over", 30)
+    until(cleared, "no sweep is left over", 90)
     assert errors(one.lines()) == []
 
 
@@ -71,7 +71,7 @@ def test_its_own_claim_takes_the_books_along(life, operator):
     life.create()
     life.ready()
     selector = "leanmodel.io/kind=store"
-    until(lambda: life.api.list("v1", "ConfigMap", life.namespace, selector), "the store has its books", 30)
+    until(lambda: life.api.list("v1", "ConfigMap", life.namespace, selector), "the store has its books", 90)
     life.delete()
     life.gone()
     until(lambda: not life.api.list("v1", "ConfigMap", life.namespace, selector), "they are gone as well", 60)
