@@ -138,7 +138,7 @@ class Life:
             ]
         return found
 
-    def gone(self, seconds: float = 60.0) -> None:
+    def gone(self, seconds: float = 120.0) -> None:
         """Waits until nothing is left of it."""
         last: list[str] = []
 

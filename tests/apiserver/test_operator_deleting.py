@@ -106,4 +106,4 @@ def test_kuberay_s_kinds_come_late(life, operator, api):
         )
     finally:
         define(api, binaries.definitions() / "ray.io_rayservices.yaml")
-    life.ready(90)
+    life.ready()

@@ -121,4 +121,4 @@ def test_a_right_that_is_missing_is_named_and_nothing_hangs(api, simulator, home
     api.ask("PUT", api.path(RIGHTS, "Role", home, ACCOUNT), {"apiVersion": RIGHTS, "kind": "Role", "metadata": {"name": ACCOUNT}, "rules": role["rules"]})  # fmt: skip
     life = Life(api, simulator, home)
     life.create()
-    life.ready(90)
+    life.ready()
