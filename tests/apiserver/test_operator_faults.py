@@ -87,7 +87,7 @@ def test_an_api_server_that_dies_under_load(api, simulator, home, kept, cluster)
 
 
 def test_a_name_that_somebody_else_has_taken_is_said(life, operator, api):
-    """A write that is refused for good: words in the log, no harm to the other's object, and nothing hangs."""
+    """A write that is refused for good: words in log and status, no harm to the other's object, and nothing hangs."""
     taken = {
         "apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": f"lm-{life.name}-job", "annotations": {"whose": "mine"}},
@@ -100,6 +100,11 @@ def test_a_name_that_somebody_else_has_taken_is_said(life, operator, api):
         return [line for line in one.lines() if "is there and is not ours" in str(line)]
 
     until(said, "the operator says whose it is", 60)
+    status = life.reach(
+        lambda status: any(c["reason"] == "NameTaken" for c in status["conditions"]), "the status says so"
+    )
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    assert f"ServiceAccount lm-{life.name}-job" in ready["message"]
     found = api.get("v1", "ServiceAccount", f"lm-{life.name}-job", life.namespace)
     assert found["metadata"]["annotations"] == {"whose": "mine"} and "labels" not in found["metadata"]
     api.delete("v1", "ServiceAccount", f"lm-{life.name}-job", life.namespace)

@@ -14,6 +14,7 @@ from .children.access import TOKEN_KEYS
 from .compare import Write
 from .mirror import Mirror, Name
 from .names import KIND, MANAGED_BY, MANAGER, digest
+from .observed import Key
 from .plan import Event
 from .queue import RetryError
 
@@ -23,6 +24,15 @@ log = logging.getLogger(__name__)
 
 class KindMissingError(Exception):
     """The API server does not know RayServices."""
+
+
+class TakenError(Exception):
+    """An object that is not ours has a name that we need."""
+
+    def __init__(self, key: Key) -> None:
+        """Say which."""
+        self.key = key
+        super().__init__(f"{key[0]} {key[1]} is there and is not ours: delete it, or rename the LeanModel")
 
 
 async def apply(
@@ -43,6 +53,7 @@ async def apply(
 
     Raises:
         KindMissingError: KubeRay is not installed (any more).
+        TakenError: the name of something to make is taken.
         RetryError: something is not as it was seen, or the server asks to wait; look again and go on.
         ApiError: anything else that the server refused.
     """
@@ -82,9 +93,7 @@ async def _refused(api: Api, mirror: Mirror, name: Name, write: Write, error: Ap
         if kind != "Secret" and (present := await api.get(kind, name[0], child)) is not None:
             mirror.take(kind, present)
             if write.verb == "create" and not _ours(present, name):
-                raise ApiError(
-                    409, f"{kind} {child} is there and is not ours: delete it, or rename the LeanModel"
-                )
+                raise TakenError((kind, child))
         raise RetryError(0.0, f"{kind} {child} is not as it was seen; looking again") from error
     if error.status == 429:
         raise RetryError(max(error.retry_after, BUSY_SECONDS), "the API server asks to wait") from error

@@ -9,12 +9,14 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from . import handlers
 from .api import Api, NotLeaderError
-from .apply import KindMissingError, apply
+from .apply import KindMissingError, TakenError, apply
 from .compare import writes
 from .gather import Gatherer
 from .health import Health
@@ -22,6 +24,7 @@ from .lease import Leader
 from .metrics import Metrics
 from .mirror import Mirror, Name
 from .observe import observe, prime
+from .observed import Key
 from .plan import plan
 from .queue import RetryError, WorkQueue
 from .settings import Settings
@@ -29,6 +32,8 @@ from .sweeper import Sweeper
 
 _FIRST_RESYNC_SECONDS = 20.0
 _LOOK_SECONDS = 1.0
+_TAKEN_SECONDS = 30.0
+"""How long a name that somebody else has is left alone."""
 _END_SECONDS = 3.0
 """How long parts that were told to end are waited for; no write of theirs goes out once the Lease is gone."""
 log = logging.getLogger(__name__)
@@ -48,6 +53,7 @@ class Controller:
         self._gatherer: Gatherer | None = None
         self._leader: Leader | None = None
         self._state = "starting"
+        self._taken: dict[tuple[Name, Key], float] = {}
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -161,6 +167,7 @@ class Controller:
         if found is None:
             return None
         body, seen = found
+        seen = replace(seen, facts=replace(seen.facts, taken=self._taken_names(name)))
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         decided = plan(body, seen, self.settings, now)
         todo = writes(decided, body, seen)
@@ -169,9 +176,18 @@ class Controller:
         except KindMissingError:  # KubeRay's definitions are gone: the status has to say so
             self._gatherer.kuberay = False
             return 0.0
+        except TakenError as error:  # the next turn says it in the status, and later ones try again
+            self._taken[name, error.key] = time.monotonic()
+            raise RetryError(0.0, str(error)) from error
         except NotLeaderError as error:  # this process is about to end
             raise RetryError(1.0, str(error)) from error
         return 0.0 if todo else decided.requeue_after
+
+    def _taken_names(self, name: Name) -> frozenset[Key]:
+        """Return which names were found taken a short while ago."""
+        now = time.monotonic()
+        self._taken = {key: at for key, at in self._taken.items() if now - at < _TAKEN_SECONDS}
+        return frozenset(key for of, key in self._taken if of == name)
 
     async def _first(self, *parts: Coroutine[Any, Any, Any]) -> int:
         """Run parts until one ends; return its place. An error of it ends all."""

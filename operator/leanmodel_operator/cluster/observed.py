@@ -92,6 +92,7 @@ class Facts:
         tokens: whether the Secret with the tokens is there (and ours).
         inputs: digest of the inputs' contents; None when they cannot be read; "" when there is nothing to digest.
         missing: what is missing for the inputs, in words.
+        taken: objects that are not ours and have names that we need.
         kuberay: whether the API server knows RayServices.
         cost: the router's money, rounded.
     """
@@ -103,6 +104,7 @@ class Facts:
     tokens: bool = False
     inputs: str | None = ""
     missing: str = ""
+    taken: frozenset[Key] = frozenset()
     kuberay: bool = True
     cost: CostSummary | None = None
 

@@ -112,7 +112,9 @@ def _planned(model: LeanModel, seen: Observed, settings: Settings, now: str, bef
         applies.append(ray.body)
         held = ray.held
     deletes = tuple(Ref(kind, name, uid) for kind, name, uid in work.deletes)
-    blocked = [key for key in map(_key, [*creates, *applies]) if key in seen.foreign]
+    blocked = [
+        key for key in map(_key, [*creates, *applies]) if key in seen.foreign or key in seen.facts.taken
+    ]
     shown = conditions.Shown(
         model=model, seen=seen, settled=wanted.settled, found=found, following=following,
         observed=_for_status(model, found, seen, following),

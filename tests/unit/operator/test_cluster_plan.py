@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 from cluster_world import NOW, SETTINGS, World, manifest
@@ -288,6 +289,17 @@ def test_children_of_an_earlier_namesake_are_waited_for_not_adopted():
     assert decided.requeue_after and world.seen().results == ()
     world.carry_out(todo[0])
     assert world.condition("Ready")["reason"] == "NameTaken"
+
+
+def test_a_name_that_somebody_else_has_is_left_alone_and_said():
+    world = World(manifest())
+    seen = world.seen()
+    taken = ("ServiceAccount", "lm-spam-filter-job")
+    seen = replace(seen, facts=replace(seen.facts, taken=frozenset([taken])))
+    decided = plan(world.body, seen, SETTINGS, NOW)
+    assert not decided.creates and not decided.applies and decided.requeue_after
+    ready = next(c for c in decided.status["conditions"] if c["type"] == "Ready")
+    assert ready["reason"] == "NameTaken" and "lm-spam-filter-job" in ready["message"]
 
 
 def test_a_bad_manifest_is_refused_and_what_serves_goes_on():
