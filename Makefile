@@ -53,7 +53,7 @@ format: setup ## Let ruff put format and simple findings right
 .PHONY: typecheck
 typecheck: setup ## mypy, strict, on all our packages
 	$(BIN)/mypy
-	MYPYPATH=tools $(BIN)/mypy -p cluster
+	MYPYPATH=tools $(BIN)/mypy -p cluster -p chart_files
 
 .PHONY: imports
 imports: setup ## import-linter: which room may import which
@@ -78,6 +78,11 @@ test-e2e: setup ## From a manifest to an answering endpoint, as a user would
 .PHONY: test-apiserver
 test-apiserver: cluster-servers ## Tests against a real API server; needs Go once (under .venv)
 	$(BIN)/python -m pytest tests/apiserver $(PYTEST_ARGS)
+
+.PHONY: test-charts
+test-charts: cluster-servers ## Tests of the charts, the dashboard and the alerts; needs Go once, and Prometheus
+	$(CLUSTER) build helm prometheus-operator
+	$(BIN)/python -m pytest tests/charts $(PYTEST_ARGS)
 
 # An exported KUBECONFIG is not meant: only one that is given to make.
 E2E := $(BIN)/python tools/e2e.py $(if $(filter command,$(origin KUBECONFIG)),--kubeconfig '$(KUBECONFIG)') \
@@ -124,6 +129,11 @@ crd: setup ## Write crds/leanmodel.yaml from the pydantic models
 	@mkdir -p crds
 	$(BIN)/python -m leanmodel_api.crd > crds/leanmodel.yaml.new
 	mv crds/leanmodel.yaml.new crds/leanmodel.yaml
+	@$(MAKE) charts
+
+.PHONY: charts
+charts: setup ## Write what the charts ship that is made from code: definition, rights, settings, dashboard
+	PYTHONPATH=tools $(BIN)/python -m chart_files
 
 .PHONY: docs
 docs: setup ## Write docs/resource.md from the pydantic models

@@ -30,7 +30,7 @@ class Source(Part):
     )  # fmt: skip
     path: str | None = Field(
         None, max_length=512, description="File or folder inside the source, such as models/model.gguf. "
-        "Default: the one set of weights found; several are an error."
+        "Default: its one set of weights."
     )  # fmt: skip
     digest: Digest | None = Field(
         None, description="Expected sha256 of the file, or of the folder's manifest of files. "

@@ -59,7 +59,7 @@ class ReportSummary(Part):
     verdict: str | None = Field(None, description="What the proof decided, in a word.")
     url: str | None = Field(
         None,
-        description="Address of the report. In a cluster it wants the bearer token `internal` of the Secret lm-NAME-tokens.",
+        description="Address of the report; in a cluster with the bearer token `internal` of Secret lm-NAME-tokens.",
     )
 
 

@@ -155,7 +155,7 @@ def definitions() -> dict[str, bytes]:
 
 def kuberay_definitions() -> Path:
     """Returns the folder of KubeRay's definitions, beside the programs of its pin."""
-    return binaries.cache_folder() / "cluster" / "bin" / binaries.key("kuberay") / "crds"
+    return binaries.definitions()
 
 
 def apply(api: Api) -> None:

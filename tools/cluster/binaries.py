@@ -36,8 +36,6 @@ class Binary:
     package: str
 
 
-KUBERAY = "github.com/ray-project/kuberay/ray-operator"
-
 BINARIES = {
     binary.name: binary
     for binary in (
@@ -53,16 +51,31 @@ BINARIES = {
             )
         ),
         Binary("coredns", "coredns", "github.com/coredns/coredns"),
-        Binary("kuberay-operator", "kuberay", KUBERAY),
+        Binary("kuberay-operator", "kuberay", "github.com/ray-project/kuberay/ray-operator"),
         Binary("pause", "pause", "leanmodel/cluster/pause"),
+        Binary("helm", "helm", "helm.sh/helm/v3/cmd/helm"),
+        Binary(
+            "prometheus-operator",
+            "prometheus-operator",
+            "github.com/prometheus-operator/prometheus-operator/cmd/operator",
+        ),
     )
 }
 
-DEFINITIONS = "config/crd/bases"
-"""Where KubeRay's module keeps its CustomResourceDefinitions."""
+DEFINITIONS = {
+    "kuberay": ("github.com/ray-project/kuberay/ray-operator", "config/crd/bases"),
+    "prometheus-operator": (
+        "github.com/prometheus-operator/prometheus-operator",
+        "example/prometheus-operator-crd",
+    ),
+}
+"""Modules that bring CustomResourceDefinitions along: the upstream's path, and the folder in it."""
 
 SERVERS = ("etcd", "kube-apiserver", "kube-controller-manager")
 """What tests without a node need."""
+
+CHARTS = ("helm", "prometheus-operator")
+"""What tests of the charts need beside the servers."""
 
 
 def cache_folder(variables: Mapping[str, str] = os.environ) -> Path:
@@ -100,9 +113,10 @@ def find(name: str, variables: Mapping[str, str] = os.environ) -> Path:
     """Returns where a program lies; raises ClusterError when it was not built yet."""
     path = place(name, variables)
     if not path.is_file():
+        target = "test-charts" if name in CHARTS else "cluster-servers"
         raise ClusterError(
             f"{name} is neither in the cache ({path.parent}) nor in ${ASSETS}",
-            f"run `make cluster-servers` (builds it once), or set {ASSETS} to a folder that has it",
+            f"run `make {target}` (builds it once), or set {ASSETS} to a folder that has it",
         )
     return path
 
@@ -138,46 +152,55 @@ def compile_one(binary: Binary, target: Path) -> None:
             variables=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"},
             folder=MODULES / binary.module,
         )
-        if binary.module == "kuberay":
-            keep_definitions(go, target.parent / "crds")
+        if binary.module in DEFINITIONS:
+            keep_definitions(go, binary.module, target.parent / "crds")
         scratch.rename(target)
     finally:
         scratch.unlink(missing_ok=True)
     say(f"{binary.name}: built ({time.monotonic() - started:.0f} s, {target.stat().st_size / 2**20:.0f} MiB)")
 
 
-def definitions() -> Path:
-    """Returns the folder of KubeRay's definitions, taken out of its module when they are not there yet."""
-    folder = place("kuberay-operator").parent / "crds"
+def definitions(module: str = "kuberay") -> Path:
+    """Returns the folder of an upstream's definitions, taken out of its module when they are not there yet."""
+    folder = cache_folder() / "cluster" / "bin" / key(module) / "crds"
     if not any(folder.glob("*.yaml")):
-        go = find_go("KubeRay's definitions")
-        words = [go, "mod", "download", KUBERAY]
-        run(words, remedy="see above: the module could not be fetched", folder=MODULES / "kuberay")
+        go = find_go(f"the definitions of {module}")
+        words = [go, "mod", "download", DEFINITIONS[module][0]]
+        run(words, remedy="see above: the module could not be fetched", folder=MODULES / module)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        keep_definitions(go, folder)
+        keep_definitions(go, module, folder)
     return folder
 
 
-def keep_definitions(go: str, folder: Path) -> None:
-    """Copies KubeRay's definitions out of Go's cache of modules, which anybody may empty."""
-    words = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", KUBERAY]
-    found = run(words, remedy="see above", folder=MODULES / "kuberay").strip()
+def keep_definitions(go: str, module: str, folder: Path) -> None:
+    """Copies an upstream's definitions out of Go's cache of modules, which anybody may empty."""
+    path, inside = DEFINITIONS[module]
+    words = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", path]
+    found = run(words, remedy="see above", folder=MODULES / module).strip()
     folder.mkdir(exist_ok=True)
-    for definition in Path(found, DEFINITIONS).glob("*.yaml"):
+    for definition in Path(found, inside).glob("*.yaml"):
         (folder / definition.name).write_bytes(definition.read_bytes())
 
 
 def ldflags(binary: Binary) -> str:
-    """Returns the linker's flags: no debug tables, and for Kubernetes the version that it reports.
+    """Returns the linker's flags: no debug tables, and the versions that a program reports, as its upstream sets them.
 
-    Without one kube-apiserver calls itself v0.0.0, and clients and kubelet refuse the skew.
+    Without them kube-apiserver calls itself v0.0.0, and clients and kubelet refuse the skew; and helm takes every
+    cluster that it cannot ask for Kubernetes 1.20, which is too old for our charts.
     """
-    if binary.module != "kubernetes":
-        return "-s -w"
-    told = version("kubernetes", "k8s.io/kubernetes")
-    major, minor = told.removeprefix("v").split(".")[:2]
-    where = "k8s.io/component-base/version"
-    return f"-s -w -X {where}.gitVersion={told} -X {where}.gitMajor={major} -X {where}.gitMinor={minor}"
+    if binary.module == "kubernetes":
+        told = version("kubernetes", "k8s.io/kubernetes")
+        major, minor = told.removeprefix("v").split(".")[:2]
+        where = "k8s.io/component-base/version"
+        return f"-s -w -X {where}.gitVersion={told} -X {where}.gitMajor={major} -X {where}.gitMinor={minor}"
+    if binary.module == "helm":
+        minor = version("helm", "k8s.io/client-go").split(".")[1]
+        parts = [f"-X helm.sh/helm/v3/internal/version.version={version('helm', 'helm.sh/helm/v3')}"]
+        for package in ("pkg/lint/rules", "pkg/chartutil"):
+            parts += [f"-X helm.sh/helm/v3/{package}.k8sVersionMajor=1"]
+            parts += [f"-X helm.sh/helm/v3/{package}.k8sVersionMinor={minor}"]
+        return " ".join(["-s -w", *parts])
+    return "-s -w"
 
 
 def find_go(needed_for: str) -> str:
@@ -186,7 +209,7 @@ def find_go(needed_for: str) -> str:
     if go is None:
         raise ClusterError(
             f"Go is not on the PATH, and {needed_for} has to be built once",
-            f"install Go 1.25 or newer (go.dev/dl), or set {ASSETS} to a folder with the programs",
+            f"install Go 1.26 or newer (go.dev/dl), or set {ASSETS} to a folder with the programs",
         )
     return go
 

@@ -118,14 +118,6 @@ class Api:
                 return None
             raise
 
-    async def list(self, kind: str, namespace: str | None, selector: str = "") -> list[dict[str, Any]]:
-        """Return all objects of a kind.
-
-        Raises:
-            ApiError: 404 when the API server does not know the kind.
-        """
-        return [item async for items, _ in self.pages(kind, namespace, selector) for item in items]
-
     async def pages(
         self, kind: str, namespace: str | None, selector: str = ""
     ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
@@ -143,6 +135,14 @@ class Api:
             if not meta.get("continue"):
                 return
             query["continue"] = meta["continue"]
+
+    async def list(self, kind: str, namespace: str | None, selector: str = "") -> list[dict[str, Any]]:
+        """Return all objects of a kind.
+
+        Raises:
+            ApiError: 404 when the API server does not know the kind.
+        """
+        return [item async for items, _ in self.pages(kind, namespace, selector) for item in items]
 
     async def log(self, namespace: str, pod: str, *, tail: int, limit: int) -> str:
         """Return the end of a pod's log.

@@ -8,7 +8,7 @@ import logging
 from collections import defaultdict
 from typing import Any
 
-from . import sweep
+from . import names, sweep
 from .api import Api, ApiError
 from .mirror import Mirror
 from .settings import Settings
@@ -63,7 +63,7 @@ class Sweeper:
             for namespace in self._settings.namespaces or (None,):
                 for item in await self._api.list(kind, namespace, sweep.KINDS):
                     meta = item["metadata"]
-                    found[meta["namespace"], meta["labels"].get(sweep.names.LABEL_KEY, "")].append(item)
+                    found[meta["namespace"], meta["labels"].get(names.LABEL_KEY, "")].append(item)
         return found
 
     async def _needs(

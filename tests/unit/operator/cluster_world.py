@@ -21,6 +21,7 @@ from leanmodel_operator.jobshell import RESULT_PREFIX, failure, success
 NOW = "2026-01-01T00:00:00Z"
 QUICKSTART = Path(__file__).parents[3] / "examples/quickstart/leanmodel.yaml"
 SETTINGS = Settings()
+DIGITS = "0123456789abcdef"
 
 
 def manifest(**spec: Any) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class World:
         self.inputs: str | None = "d1"
         self.down = False
         self.made: list[str] = []  # Jobs ever created
+        self.digits: dict[str, str] = {}  # plan -> what its artifact is made of
         self.started: list[str] = []  # applications ever started
 
     # ------------------------------------------------------------ the operator
@@ -159,7 +161,10 @@ class World:
             proof = report(self.verdict).model_copy(update={"large": plan.large, "lean": plan.lean})
             return str(proof.model_dump_json(by_alias=True))
         made = CompressPlan.model_validate_json(text)
-        digit = made.key()[0]
+        # A digit of the key's own, or the next that no other plan has: one pair in sixteen begins alike.
+        first = DIGITS.index(made.key()[0])
+        free = [digit for digit in DIGITS[first:] + DIGITS[:first] if digit not in self.digits.values()]
+        digit = self.digits.setdefault(made.key(), free[0])
         return str(result(made.role, digit).model_copy(update={"plan": made.key()}).to_json())
 
     def _serve(self, serve: dict[str, Any]) -> None:

@@ -1,0 +1,116 @@
+"""The dashboard and the alert rules on a real Prometheus that scrapes a real router: every query about it has data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving_support import LARGE, LEAN, NAME, Stack, policy, replace, until
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from chart_files import queries  # noqa: E402
+from cluster.prometheus import Prometheus, program  # noqa: E402
+from cluster.words import ClusterError  # noqa: E402
+
+THEIRS = "leanmodel_operator_"
+DASHBOARD = [q for q in (*queries.dashboard_queries(), *queries.variable_queries()) if THEIRS not in q.text]
+SELECTORS = sorted(
+    {
+        use.selector
+        for q in queries.rule_queries()
+        for use in queries.uses(q.text)
+        if not use.name.startswith(THEIRS)
+    }
+)
+TARGET = {"namespace": "ml", "leanmodel": NAME, "pod": f"lm-{NAME}-head", "part": "head"}
+"""The labels that the chart's PodMonitor gives; tests/charts holds that it does."""
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def prometheus(pair: Stack, tmp_path: Path) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes the host every second."""
+    try:
+        program("prometheus")
+    except ClusterError as error:
+        pytest.skip(str(error).replace("\n", ";"))
+    target = pair.status()["metrics"].removeprefix("http://").removesuffix("/metrics")
+    job = {"job_name": "ml/leanmodel-serving", "static_configs": [{"targets": [target], "labels": TARGET}]}
+    running = Prometheus(
+        tmp_path, {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+def ask(stack: Stack, **body: object) -> int:
+    """Ask for a short answer, streamed and whole; the status of the last."""
+    for stream in (True, False):
+        more = {"stream_options": {"include_usage": True}} if stream else {}
+        reply = stack.post(
+            "/v1/completions", {"prompt": "Hello", "max_tokens": 3, "stream": stream, **more, **body}
+        )
+    return reply.status_code
+
+
+def is_lean(stack: Stack) -> bool:
+    """Whether the lean model answers; after it was passed over it rests for some seconds."""
+    reply = stack.post("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
+    return reply.headers["x-leanmodel-route"] == "lean"
+
+
+def traffic(stack: Stack) -> None:
+    """Send requests down every way there is, the broken ones included."""
+    stack.configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(1e-9))
+    until(lambda: is_lean(stack), 20.0, "the lean model is asked again")
+    for threshold in (1e-9, 1.0):  # each answer accepted; each escalated
+        stack.configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(threshold))
+        assert ask(stack) == 200
+    assert ask(stack, stop=["q"]) == 200  # out of the certificate's scope
+    assert (
+        stack.internal(LARGE, "/v1/completions", {"model": NAME, "prompt": "a", "max_tokens": 1}).status_code
+        == 200
+    )
+    assert stack.post("/v1/completions", {"prompt": 5}).status_code == 400
+    stack.configure(lean=stack.backend(LEAN, url=DEAD), strategy="Cascade", policy=policy(1e-9))
+    for _ in range(3):  # the lean engine fails until it is passed over
+        assert ask(stack) == 200
+    stack.configure(large=stack.backend(LARGE, url=DEAD))
+    assert ask(stack) >= 500
+    replace(stack.settings_file, "{}")
+    until(lambda: stack.client.get("/healthz").json()["settingsError"], 10.0, "the file is refused")
+    stack.configure(lean=stack.backend(LEAN))
+    assert ask(stack) == 200
+
+
+def test_every_query_about_the_router_returns_data(pair: Stack, prometheus: Prometheus) -> None:
+    missing: dict[str, str] = {}
+
+    def all_shown() -> bool:
+        traffic(pair)
+        missing.clear()
+        for query in DASHBOARD:
+            text = queries.filled(
+                query.text, __rate_interval="30s", __range="5m", namespace="ml", leanmodel=NAME
+            )
+            found = prometheus.query(text)
+            if not found or not any(sample.is_number for sample in found):
+                missing[query.where] = f"{text} gives {found}"
+        for selector in SELECTORS:
+            if not prometheus.query(selector):
+                missing[selector] = "gives nothing"
+        return not missing
+
+    try:
+        until(all_shown, 120.0, "every query returns data")
+    except AssertionError as error:
+        raise AssertionError(missing) from error
+    totals = {name: prometheus.query(f"sum(ray_leanmodel_{name}_total)")[0].value
+              for name in ("cost_usd", "counterfactual_cost_usd")}  # fmt: skip
+    saved = prometheus.query("sum(ray_leanmodel_saving_usd)")[0].value
+    assert saved == pytest.approx(totals["counterfactual_cost_usd"] - totals["cost_usd"], abs=1e-9)
