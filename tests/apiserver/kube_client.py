@@ -54,6 +54,9 @@ class KubeClient:
                 raise
             # A connection from before a restart of the server: asking anew harms nobody.
             answer = self.http.request(method, path, params=options, headers=headers)
+        if answer.is_error and not answer.headers.get("content-type", "").startswith("application/json"):
+            # A group that no definition serves is answered in plain words.
+            raise RefusedError({"kind": "Status", "code": answer.status_code, "message": answer.text.strip()})
         content: Object = answer.json()
         if answer.is_error:
             raise RefusedError(content)

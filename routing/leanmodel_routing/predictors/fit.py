@@ -186,12 +186,7 @@ def _head(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows, label, sample_weight=share)
-    if (
-        prior
-        and "min_logprob" in names
-        and len(rows) - int(yes.sum()) < FEW_HARMS
-        and model.coef_.min() < 0.0
-    ):
+    if prior and "min_logprob" in names and int(no.sum()) < FEW_HARMS and model.coef_.min() < 0.0:
         return known
     return LinearHead(intercept=float(model.intercept_[0]), coefficients=tuple(model.coef_[0].tolist()))
 
