@@ -33,11 +33,8 @@ def namespace_rules() -> list[Rule]:
 
 
 def cluster_rules() -> list[Rule]:
-    """Return the rules beside them when all namespaces are looked after: kopf follows kinds and namespaces."""
-    return [
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["list", "watch"]),
-        _rule("", ["namespaces"], ["list", "watch"]),
-    ]
+    """Return the rule beside them when all namespaces are looked after: kopf follows the kinds that there are."""
+    return [_rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["list", "watch"])]
 
 
 def lease_rules(name: str) -> list[Rule]:
