@@ -67,11 +67,18 @@ def test_back_to_the_first_recipe_in_the_middle_of_a_rollout(life, operator):
 
 
 def test_nothing_but_the_lease_is_written_at_rest(life, operator, proxy):
-    operator("--resync-seconds", "1").start()
+    operator("--resync-seconds", "1", "--sweep-seconds", "1").start()
     life.create()
     life.ready()
     life.rest()
     life.reach(lambda status: status.get("cost"), "the router's money is in the status")
+    wanted = {life.body()["status"][key]["artifact"] for key in ("largeRevision", "stableRevision")}
+
+    def noted() -> bool:
+        books = life.api.list("v1", "ConfigMap", life.namespace, "leanmodel.io/kind=store")
+        return bool(books) and wanted <= set(books[0]["data"]["needed"].split()) and "report:" in str(books)
+
+    until(noted, "what is needed of the store is noted")
     before = len(proxy.rules.calls)
 
     def looked() -> bool:
