@@ -281,7 +281,7 @@ class Supervisor:
     def end(self) -> None:
         """End Job, serving and every other process of the run, and say so in the status."""
         if self.job is not None:
-            self.job.child.end(grace_seconds=5)
+            self.job.child.end(END_SECONDS)
         self.serve.end()
         end_descendants(os.getpid(), END_SECONDS)
         self._publish(stopped=self.seen.failure is None or self.seen.large is not None)

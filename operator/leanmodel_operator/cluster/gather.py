@@ -46,7 +46,6 @@ class _Known:
 
     uid: str
     token: str = ""
-    port: int = SERVE_PORT
     answers: dict[tuple[str, str], float] = field(default_factory=dict)
     starting: dict[tuple[str, str], float] = field(default_factory=dict)
     in_force: tuple[str, int | None] = ("", None)
@@ -93,8 +92,6 @@ class Gatherer:
             known = self._known[name] = _taken_over(seen, status)
         if not known.token:
             known.token = await self._token(name, seen.uid)
-        if seen.serve is not None and seen.serve.port:
-            known.port = seen.serve.port
         inputs, missing = await self._inputs(name, model, known)
         await self._look_for_kuberay(name)
         answers = self._serving(name, known, seen)
@@ -118,7 +115,8 @@ class Gatherer:
         now = time.monotonic()
         up = {b.revision for b in router.backends() if seen.serve.running(b.revision)}
         known.answers = {key: at for key, at in known.answers.items() if key[0] == cluster and key[1] in up}
-        endpoint = _filled(self._settings.endpoint, name, known.port)
+        port = seen.serve.port or SERVE_PORT
+        endpoint = _filled(self._settings.endpoint, name, port)
         for revision in sorted(up):
             at = known.answers.get((cluster, revision))
             if at is None or now - at > PROVEN_SECONDS:
@@ -133,7 +131,7 @@ class Gatherer:
             self._start(name, known, "in force", partial(self._ask_settings, known, cluster, endpoint))
         if up and now - known.cost[0] > COST_SECONDS:
             known.cost = (now, known.cost[1])
-            metrics = _filled(self._settings.metrics_endpoint, name, known.port)
+            metrics = _filled(self._settings.metrics_endpoint, name, port)
             self._start(name, known, "cost", partial(self._ask_costs, known, metrics))
         return frozenset(revision for _, revision in known.answers)
 
