@@ -12,7 +12,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 
 import httpx
 from behaviour import Behaviour, Books
@@ -81,8 +80,13 @@ class Simulator:
                 self._stop.wait(0.5)
 
     def _see(self, see: Callable[[Object, KubeClient], None], item: Object, api: KubeClient) -> None:
-        with suppress(RefusedError):  # it is gone, or newer than what was seen: another event comes
+        try:
             see(item, api)
+        except (RefusedError, httpx.HTTPError):
+            # It is gone, or newer than what was seen, or the server is away: it is listed and seen once more.
+            with self._lock:
+                self._known.discard(item["metadata"]["uid"])
+            raise
 
     # ------------------------------------------------------------ Jobs
 

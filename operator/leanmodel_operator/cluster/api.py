@@ -202,8 +202,12 @@ class Api:
             "replace", path, method="PUT", query={"fieldManager": FIELD_MANAGER}, body=body
         )
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete the object of that uid and, in the background, what it owns; one that is gone is no error."""
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> bool:
+        """Delete the object of that uid and, in the background, what it owns; one that is gone is no error.
+
+        Returns:
+            Whether it is gone now; what has finalizers, or a time to end in, goes later.
+        """
         body = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
@@ -211,10 +215,12 @@ class Api:
             "propagationPolicy": "Background",
         }
         try:
-            await self._json("delete", KINDS[kind].path(namespace, name), method="DELETE", body=body)
+            found = await self._json("delete", KINDS[kind].path(namespace, name), method="DELETE", body=body)
         except ApiError as error:
             if error.status != 404:
                 raise
+            return True
+        return found.get("kind") == "Status"
 
     # ------------------------------------------------------------ one way
 

@@ -69,7 +69,9 @@ async def _one(api: Api, mirror: Mirror, name: Name, write: Write) -> None:
     try:
         if write.verb == "delete":
             assert write.ref is not None
-            await api.delete(kind, name[0], child, write.ref.uid)
+            if await api.delete(kind, name[0], child, write.ref.uid):
+                # Its event may never come (a watch that was too old): without this it would be deleted for ever.
+                mirror.forget(name, kind, child)
             log.info("deleted %s %s", kind, child, extra={"leanmodel": "/".join(name)})
             return
         assert write.body is not None
@@ -90,7 +92,10 @@ async def _one(api: Api, mirror: Mirror, name: Name, write: Write) -> None:
 async def _refused(api: Api, mirror: Mirror, name: Name, write: Write, error: ApiError) -> None:
     kind, child = write.key
     if error.status == 409:
-        if kind != "Secret" and (present := await api.get(kind, name[0], child)) is not None:
+        present = None if kind == "Secret" else await api.get(kind, name[0], child)
+        if present is None:
+            mirror.forget(name, kind, child)
+        else:
             mirror.take(kind, present)
             if write.verb == "create" and not _ours(present, name):
                 raise TakenError((kind, child))
@@ -102,7 +107,7 @@ async def _refused(api: Api, mirror: Mirror, name: Name, write: Write, error: Ap
         raise KindMissingError(str(error)) from error
     if error.status == 404 and write.verb == "status" and await api.get(KIND, name[0], name[1]) is None:
         # It was deleted while nobody watched: what was made for it meanwhile has no owner, and is collected.
-        mirror.drop(KIND, {"metadata": {"namespace": name[0], "name": name[1]}})
+        mirror.forget(name, KIND, name[1])
         raise RetryError(0.0, "the LeanModel is gone") from error
     if error.status == 404 and write.verb in ("status", "create", "apply"):
         # The LeanModel, its namespace or the kind is gone: whatever it is, its event or the next resync says more.

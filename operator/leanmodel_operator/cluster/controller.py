@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import os
@@ -31,6 +32,9 @@ from .settings import Settings
 from .sweeper import Sweeper
 
 _FIRST_RESYNC_SECONDS = 20.0
+_LISTED_SECONDS = 1.0
+_LEAST_RESYNC_SECONDS = 5.0
+"""After kopf has listed, so long for the rest of its lists; and so long at least between two lists of our own."""
 _LOOK_SECONDS = 1.0
 _TAKEN_SECONDS = 30.0
 """How long a name that somebody else has is left alone."""
@@ -55,6 +59,7 @@ class Controller:
         self._state = "starting"
         self._taken: dict[tuple[Name, Key], float] = {}
         self._stop = asyncio.Event()
+        self._listed = asyncio.Event()
 
     async def run(self) -> int:
         """Run until told to end (0) or until it has to (1); the exit code."""
@@ -114,7 +119,9 @@ class Controller:
             known = self._gatherer.kuberay
             changed = asyncio.Event()
             followed = asyncio.ensure_future(
-                handlers.watch(self.mirror, self.queue.add, self.settings.namespaces, changed)
+                handlers.watch(
+                    self.mirror, self.queue.add, self._listed.set, self.settings.namespaces, changed
+                )
             )
             try:
                 while not followed.done() and self._gatherer.kuberay == known:
@@ -148,16 +155,21 @@ class Controller:
             return kuberay
 
     async def _resync(self) -> None:
-        """List everything again from time to time: an event may have been lost.
+        """List everything again from time to time, and whenever kopf had to: an event may have been lost.
 
-        The first time soon: what was deleted between our first list and kopf's shows in no event.
+        The first time soon: what was deleted between our first list and kopf's shows in no event, and where nothing
+        is left of a kind, kopf's list brings none either.
         """
         assert self._gatherer is not None
         wait = min(_FIRST_RESYNC_SECONDS, self.settings.resync_seconds)
         while True:
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._listed.wait(), wait)
+                await asyncio.sleep(_LISTED_SECONDS)
+            self._listed.clear()
             self._gatherer.kuberay = await self._primed()
             wait = self.settings.resync_seconds * (0.9 + 0.2 * random.random())
+            await asyncio.sleep(min(_LEAST_RESYNC_SECONDS, wait))
 
     async def _turn(self, name: Name) -> float | None:
         """Do one turn of the loop for one LeanModel."""

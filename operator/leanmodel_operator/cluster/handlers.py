@@ -41,12 +41,13 @@ class EndlessBackoff:
             whole = min(whole * 2, _BACKOFF_CAP)
 
 
-def registry(mirror: Mirror, add: Callable[[Name], None]) -> Any:
+def registry(mirror: Mirror, add: Callable[[Name], None], listed: Callable[[], None]) -> Any:
     """Return kopf's handlers: one for every kind that is watched.
 
     Args:
         mirror: takes each object.
         add: puts a LeanModel's name on the queue.
+        listed: told whenever kopf has listed objects instead of following them.
     """
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found, id="login")(_login)
@@ -55,7 +56,7 @@ def registry(mirror: Mirror, add: Callable[[Name], None]) -> Any:
         group, _, version = kind.group_version.rpartition("/")
         kopf.on.event(
             group=group, version=version, plural=kind.plural, id=f"see-{kind.plural}", registry=found
-        )(_handler(name, mirror, add))
+        )(_handler(name, mirror, add, listed))
     return found
 
 
@@ -66,8 +67,10 @@ def _login(**arguments: Any) -> Any:
     return kopf.login_with_kubeconfig(**arguments)
 
 
-def _handler(kind: str, mirror: Mirror, add: Callable[[Name], None]) -> Any:
+def _handler(kind: str, mirror: Mirror, add: Callable[[Name], None], listed: Callable[[], None]) -> Any:
     async def see(event: Any, **_: Any) -> None:
+        if event["type"] is None:
+            listed()
         item = dict(event["object"])
         name = mirror.drop(kind, item) if event["type"] == "DELETED" else mirror.news(kind, item)
         if name is not None:
@@ -94,11 +97,17 @@ def settings() -> Any:
 
 
 async def watch(
-    mirror: Mirror, add: Callable[[Name], None], namespaces: tuple[str, ...], stop: asyncio.Event
+    mirror: Mirror,
+    add: Callable[[Name], None],
+    listed: Callable[[], None],
+    namespaces: tuple[str, ...],
+    stop: asyncio.Event,
 ) -> None:
     """Watch until ``stop`` is set.
 
     Args:
+        listed: told whenever kopf has listed objects: at the start, and where a watch's version was too old. What
+            was deleted before that shows in no event.
         namespaces: to watch; none for all.
 
     Raises:
@@ -110,7 +119,7 @@ async def watch(
     configured.scanning.disabled = bool(namespaces)
     try:
         await kopf.operator(
-            registry=registry(mirror, add), settings=configured, standalone=True, clusterwide=not namespaces,
+            registry=registry(mirror, add, listed), settings=configured, standalone=True, clusterwide=not namespaces,
             namespaces=namespaces, stop_flag=stop, memo=None,
         )  # fmt: skip
     except Exception as error:

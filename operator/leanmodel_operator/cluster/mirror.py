@@ -75,11 +75,19 @@ class Mirror:
         name = belongs(kind, item)
         if name is None:
             return None
+        self.forget(name, kind, str(item["metadata"]["name"]))
+        return name
+
+    def forget(self, name: Name, kind: str, own: str) -> None:
+        """Forget an object by its LeanModel, kind and name; one that is not known is no error."""
         if kind == KIND:
             self._models.pop(name, None)
-        else:
-            self._forget(name, (kind, str(item["metadata"]["name"])))
-        return name
+            return
+        known = self._children.get(name)
+        if known is not None:
+            known.pop((kind, own), None)
+            if not known:
+                del self._children[name]
 
     def take_all(self, kind: str, items: Iterable[Mapping[str, Any]]) -> set[tuple[Name, str]]:
         """Keep a page of a list; return which objects it had: the LeanModel of each, and its own name."""
@@ -104,7 +112,7 @@ class Mirror:
                 continue
             for key, (seen, _) in list(self._children.get(name, {}).items()):
                 if key[0] == kind and (name, key[1]) not in listed and seen <= number:
-                    self._forget(name, key)
+                    self.forget(name, *key)
 
     def model(self, name: Name) -> dict[str, Any] | None:
         """Return a LeanModel, or None where there is none."""
@@ -118,13 +126,6 @@ class Mirror:
     def names(self) -> list[Name]:
         """Return all LeanModels."""
         return list(self._models)
-
-    def _forget(self, name: Name, key: tuple[str, str]) -> None:
-        known = self._children.get(name)
-        if known is not None:
-            known.pop(key, None)
-            if not known:
-                del self._children[name]
 
 
 def belongs(kind: str, item: Mapping[str, Any]) -> Name | None:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import sys
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cluster_world import NOW, SETTINGS, World, manifest
@@ -18,12 +19,13 @@ from leanmodel_operator import jobshell
 from leanmodel_operator.cluster import names
 from leanmodel_operator.cluster.accept import accept
 from leanmodel_operator.cluster.api import Api, ApiError, NotLeaderError
-from leanmodel_operator.cluster.compare import writes
+from leanmodel_operator.cluster.apply import apply
+from leanmodel_operator.cluster.compare import Write, writes
 from leanmodel_operator.cluster.gather import Gatherer
 from leanmodel_operator.cluster.lease import Leader, LostError
 from leanmodel_operator.cluster.mirror import Mirror
 from leanmodel_operator.cluster.observed import Facts, LogSeen, read
-from leanmodel_operator.cluster.plan import plan
+from leanmodel_operator.cluster.plan import Ref, plan
 from leanmodel_operator.cluster.queue import Backoff, RetryError, WorkQueue
 from leanmodel_operator.cluster.reading import read_log
 from leanmodel_operator.cluster.settings import Settings
@@ -111,6 +113,35 @@ def test_what_is_known_already_is_no_news():
     assert mirror.news("Pod", item("a", 6)) == ("ml", "m"), "another kind has versions of its own"
     stranger = {"metadata": {"namespace": "ml", "name": "x", "resourceVersion": "7"}}
     assert mirror.news("Job", stranger) is None
+
+
+class Deleting:
+    """Stands for the API's client where an object is deleted whose event has been or will be lost."""
+
+    def __init__(self, answer: bool | ApiError) -> None:
+        self.answer = answer
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> bool:
+        if isinstance(self.answer, ApiError):
+            raise self.answer
+        return self.answer
+
+    async def get(self, kind: str, namespace: str, name: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("answer", "left"), [(True, 0), (False, 1), (ApiError(409, "another uid"), 0)])
+def test_what_is_gone_is_forgotten_without_an_event(answer, left):
+    mirror = Mirror()
+    mirror.take("Job", item("a", 5))
+    write = Write("delete", ("Job", "a"), ref=Ref("Job", "a", "u1"))
+
+    async def scene() -> None:
+        with suppress(RetryError):
+            await apply(cast(Any, Deleting(answer)), mirror, ("ml", "m"), {}, [write], ())
+
+    asyncio.run(scene())
+    assert len(mirror.children(("ml", "m"))) == left, "else it would be deleted again, turn after turn"
 
 
 # ------------------------------------------------------------------ the queue
