@@ -174,7 +174,7 @@ class Controller:
     async def _turn(self, name: Name) -> float | None:
         """Do one turn of the loop for one LeanModel."""
         assert self._api is not None and self._gatherer is not None
-        found = await observe(self.mirror, self._gatherer, name)
+        found = await observe(self._api, self.mirror, self._gatherer, name)
         self.metrics.conditions.saw(name, found[0].get("status", {}) if found else None)
         if found is None:
             return None

@@ -9,8 +9,8 @@ from .accept import accept
 from .api import Api, ApiError
 from .gather import Gatherer
 from .mirror import Mirror, Name
-from .names import KIND, SELECTOR
-from .observed import Facts, Observed, read
+from .names import KIND, LABEL_NAME, SELECTOR
+from .observed import Facts, Observed, podless, read
 
 WATCHED = (KIND, "Job", "Pod", "ConfigMap", "RayService")
 """Kinds whose events drive the loop."""
@@ -18,8 +18,14 @@ LISTED = ("ServiceAccount", "PersistentVolumeClaim", "PodDisruptionBudget")
 """Kinds of which a look at each resync is enough: nothing happens to them by itself."""
 
 
-async def observe(mirror: Mirror, gatherer: Gatherer, name: Name) -> tuple[dict[str, Any], Observed] | None:
-    """Return a LeanModel and what is seen of it; None when there is none of that name."""
+async def observe(
+    api: Api, mirror: Mirror, gatherer: Gatherer, name: Name
+) -> tuple[dict[str, Any], Observed] | None:
+    """Return a LeanModel and what is seen of it; None when there is none of that name.
+
+    Raises:
+        ApiError: something had to be asked, and was not answered.
+    """
     body = mirror.model(name)
     if body is None:
         gatherer.forget(name)
@@ -27,6 +33,10 @@ async def observe(mirror: Mirror, gatherer: Gatherer, name: Name) -> tuple[dict[
     seen = read(body, mirror.children(name), Facts())
     if body["metadata"].get("deletionTimestamp"):
         return body, seen
+    if podless(seen):  # each kind has a watch of its own: the Job's end can be known before its pod is
+        for pod in await api.list("Pod", name[0], f"{SELECTOR},{LABEL_NAME}={name[1]}"):
+            mirror.take("Pod", pod)
+        seen = read(body, mirror.children(name), Facts())
     model, _ = accept(body)
     return body, replace(seen, facts=await gatherer.facts(name, model, seen, body.get("status") or {}))
 

@@ -162,6 +162,15 @@ def read(body: Mapping[str, Any], objects: Iterable[dict[str, Any]], facts: Fact
     )  # fmt: skip
 
 
+def podless(seen: Observed) -> bool:
+    """Say whether a Job has ended well whose result is not recorded and whose pod is not seen."""
+    recorded = {(result.stage, result.key) for result in seen.results}
+    return any(
+        job.state == "Succeeded" and job.pod is None and (job.stage, job.key) not in recorded
+        for job in seen.jobs
+    )
+
+
 def job_result(job: JobSeen, facts: Facts) -> str | None:
     """Return the result of a Job that succeeded: from its termination message, or from its pod's log."""
     if job.pod is None or job.pod.ended is None:

@@ -24,6 +24,7 @@ from leanmodel_operator.cluster.compare import Write, writes
 from leanmodel_operator.cluster.gather import Gatherer
 from leanmodel_operator.cluster.lease import Leader, LostError
 from leanmodel_operator.cluster.mirror import Mirror
+from leanmodel_operator.cluster.observe import observe
 from leanmodel_operator.cluster.observed import Facts, LogSeen, read
 from leanmodel_operator.cluster.plan import Ref, plan
 from leanmodel_operator.cluster.queue import Backoff, RetryError, WorkQueue
@@ -142,6 +143,48 @@ def test_what_is_gone_is_forgotten_without_an_event(answer, left):
 
     asyncio.run(scene())
     assert len(mirror.children(("ml", "m"))) == left, "else it would be deleted again, turn after turn"
+
+
+class Listing:
+    """Stands for the API's client where a pod is there that no event has told of."""
+
+    def __init__(self, pods: list[dict[str, Any]]) -> None:
+        self.pods, self.selectors = pods, []  # type: tuple[list[dict[str, Any]], list[str]]
+
+    async def list(self, kind: str, namespace: str, selector: str) -> list[dict[str, Any]]:
+        self.selectors.append(selector)
+        return self.pods
+
+    async def get(self, kind: str, namespace: str, name: str) -> None:
+        return None
+
+
+def test_a_job_that_ended_before_its_pod_was_seen_is_not_made_twice():
+    world = World(manifest())
+    while not world.made:
+        world.reconcile()
+    world.play()
+    (ended,) = world.made
+    pods = [world.objects.pop(key) for key in list(world.objects) if key[0] == "Pod"]
+    for found in (*world.objects.values(), *pods):
+        found["metadata"].setdefault("namespace", "ml")
+    mirror = Mirror()
+    for found in (world.body, *world.objects.values()):
+        mirror.take(found["kind"], found)
+    name = (world.body["metadata"]["namespace"], world.body["metadata"]["name"])
+
+    async def scene(api: Listing) -> Any:
+        gatherer = Gatherer(cast(Any, api), SETTINGS, lambda name: None)
+        try:
+            found = await observe(cast(Any, api), mirror, gatherer, name)
+        finally:
+            await gatherer.close()
+        assert found is not None
+        return next(job for job in found[1].jobs if job.name == ended)
+
+    assert asyncio.run(scene(Listing([]))).pod is None, "then it is lost"
+    asked = Listing(pods)
+    assert asyncio.run(scene(asked)).pod is not None and len(asked.selectors) == 1
 
 
 # ------------------------------------------------------------------ the queue
