@@ -132,7 +132,25 @@ def files() -> dict[str, bytes]:
     cache = Path(os.environ.get("LEANMODEL_CACHE") or Path.home() / ".cache" / "leanmodel") / "test-models"
     weights = next(fetch(Source(uri=WEIGHTS), cache, Store(cache / "store")).path.rglob("*.gguf"))
     questions = (ROOT / "examples" / "chat" / "data" / "prompts.jsonl").read_bytes().splitlines(keepends=True)
-    return {f"model/{weights.name}": weights.read_bytes(), "prompts.jsonl": b"".join(questions[:400])}
+    return {
+        f"model/{weights.name}": weights.read_bytes(),
+        "prompts.jsonl": b"".join(questions[:400]),
+        "data/sms.tsv": (ROOT / "examples" / "quickstart" / "data" / "sms.tsv").read_bytes(),
+    }
+
+
+def on_two_cores(spec: Object) -> None:
+    """Let pods ask for little: they take what the others leave."""
+    small = {"cpu": "250m", "memory": "3Gi"}
+    spec["serving"] = {
+        "large": {"resources": small, "kvCache": "256Mi", "maxModelLength": 512},
+        "lean": {"resources": small, "kvCache": "256Mi", "maxModelLength": 512},
+        "router": {"resources": {"cpu": "100m", "memory": "512Mi"}},
+    }
+    spec["jobs"] = {
+        "compress": {"cpu": "250m", "memory": "4Gi"},
+        "prove": {"cpu": "100m", "memory": "1Gi"},
+    }
 
 
 def _price(usd: str) -> Object:
@@ -157,16 +175,7 @@ def manifest() -> Callable[..., Object]:
         # By the token: by the hour the saving follows the throughput that a busy test machine happens to measure.
         spec["pricing"] = {role: _price(usd) for role, usd in (("large", "1"), ("lean", "0.2"))}
         spec["routing"]["promise"] = {"retain": "0.5", "risk": "0.3"}
-        small = {"cpu": "250m", "memory": "3Gi"}
-        spec["serving"] = {
-            "large": {"resources": small, "kvCache": "256Mi", "maxModelLength": 512},
-            "lean": {"resources": small, "kvCache": "256Mi", "maxModelLength": 512},
-            "router": {"resources": {"cpu": "100m", "memory": "512Mi"}},
-        }
-        spec["jobs"] = {
-            "compress": {"cpu": "250m", "memory": "4Gi"},
-            "prove": {"cpu": "100m", "memory": "1Gi"},
-        }
+        on_two_cores(spec)
         change(spec)
         json.dumps(document)
         return document

@@ -93,8 +93,8 @@ def traffic(task: Task, trained: int) -> float:
     Fused AdamW touches 28 bytes of a parameter in each step, but in memory alone: that takes about as long as a third
     of them at the pace of loading and saving.
     """
-    steps = total_steps(task)
-    return OPTIMISER_BYTES * trained * steps + CHECKPOINT_BYTES * trained * steps / task.spec.checkpoint_steps
+    each = OPTIMISER_BYTES + CHECKPOINT_BYTES / int(task.spec.checkpoint_steps)
+    return each * trained * total_steps(task)
 
 
 def micro(task: Task) -> tuple[int, int]:

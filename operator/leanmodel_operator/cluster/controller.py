@@ -95,7 +95,6 @@ class Controller:
         self._state = "ending"
         if ended == 1:
             return 1
-        # Told to end: by our own handler of signals, or by kopf's, which replaces it and then returns.
         await leader.release()
         return 0
 
@@ -104,36 +103,29 @@ class Controller:
         assert self._api is not None and self._gatherer is not None
         self._gatherer.kuberay = await self._primed()
         self._state = "leading"
-        stop = asyncio.Event()
-        try:
-            await self._first(
-                self._watch(stop), self._resync(), Sweeper(self._api, self.mirror, self.settings).run(), *(self.queue.work() for _ in range(self.settings.workers)),
-            )  # fmt: skip
-        finally:
-            stop.set()
+        parts = [self.queue.work() for _ in range(self.settings.workers)]
+        sweeper = Sweeper(self._api, self.mirror, self.settings)
+        await self._first(self._watch(), self._resync(), sweeper.run(), *parts)
 
-    async def _watch(self, stop: asyncio.Event) -> None:
+    async def _watch(self) -> None:
         """Watch for ever, and begin anew when KubeRay's kinds have come or gone: kopf follows what it found at first."""
         assert self._gatherer is not None
-        while not stop.is_set():
+        while True:
             known = self._gatherer.kuberay
-            changed = asyncio.Event()
             followed = asyncio.ensure_future(
-                handlers.watch(
-                    self.mirror, self.queue.add, self._listed.set, self.settings.namespaces, changed
-                )
+                handlers.watch(self.mirror, self.queue.add, self._listed.set, self.settings.namespaces)
             )
             try:
                 while not followed.done() and self._gatherer.kuberay == known:
                     await asyncio.wait([followed], timeout=_LOOK_SECONDS)
                 if followed.done():
                     followed.result()
-                    return  # told to end by a signal, which kopf has taken
-                log.info("KubeRay's kinds have %s: watching anew", "gone" if known else "come")
+                    log.warning("kopf has ended by itself: watching anew")
+                else:
+                    log.info("KubeRay's kinds have %s: watching anew", "gone" if known else "come")
             except handlers.KindGoneError as error:
                 log.warning("a kind that was watched is gone: %s", error)
             finally:
-                changed.set()
                 followed.cancel()
                 await asyncio.wait([followed], timeout=_END_SECONDS)
             self._gatherer.kuberay = await self._primed()

@@ -1,14 +1,18 @@
 """kopf: watches LeanModels and their children, and puts names on the queue. The one module that knows kopf.
 
-Only ``on.event`` handlers: they write nothing, neither an annotation nor a finalizer.
+Only ``on.event`` handlers: they write nothing, neither an annotation nor a finalizer. kopf runs in a thread with a loop
+of its own: when it ends it cancels every task of its loop that began after it, and in ours those would be our own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import kopf
@@ -19,6 +23,7 @@ from .names import KIND, SELECTOR
 from .observe import WATCHED
 
 _BACKOFF_CAP = 30.0
+_END_SECONDS = 3.0
 CHUNK = 50
 """Objects that kopf lists at once: see api.py's pages."""
 
@@ -41,14 +46,12 @@ class EndlessBackoff:
             whole = min(whole * 2, _BACKOFF_CAP)
 
 
-def registry(mirror: Mirror, add: Callable[[Name], None], listed: Callable[[], None]) -> Any:
-    """Return kopf's handlers: one for every kind that is watched.
+See = Callable[[str, str | None, dict[str, Any]], None]
+"""Takes a kind, an event's type (None: listed), and the object."""
 
-    Args:
-        mirror: takes each object.
-        add: puts a LeanModel's name on the queue.
-        listed: told whenever kopf has listed objects instead of following them.
-    """
+
+def registry(see: See) -> Any:
+    """Return kopf's handlers: one for every kind that is watched."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found, id="login")(_login)
     for name in WATCHED:
@@ -56,7 +59,7 @@ def registry(mirror: Mirror, add: Callable[[Name], None], listed: Callable[[], N
         group, _, version = kind.group_version.rpartition("/")
         kopf.on.event(
             group=group, version=version, plural=kind.plural, id=f"see-{kind.plural}", registry=found
-        )(_handler(name, mirror, add, listed))
+        )(_handler(name, see))
     return found
 
 
@@ -67,16 +70,11 @@ def _login(**arguments: Any) -> Any:
     return kopf.login_with_kubeconfig(**arguments)
 
 
-def _handler(kind: str, mirror: Mirror, add: Callable[[Name], None], listed: Callable[[], None]) -> Any:
-    async def see(event: Any, **_: Any) -> None:
-        if event["type"] is None:
-            listed()
-        item = dict(event["object"])
-        name = mirror.drop(kind, item) if event["type"] == "DELETED" else mirror.news(kind, item)
-        if name is not None:
-            add(name)
+def _handler(kind: str, see: See) -> Any:
+    async def handle(event: Any, **_: Any) -> None:
+        see(kind, event["type"], dict(event["object"]))
 
-    return see
+    return handle
 
 
 def settings() -> Any:
@@ -97,33 +95,66 @@ def settings() -> Any:
 
 
 async def watch(
-    mirror: Mirror,
-    add: Callable[[Name], None],
-    listed: Callable[[], None],
-    namespaces: tuple[str, ...],
-    stop: asyncio.Event,
+    mirror: Mirror, add: Callable[[Name], None], listed: Callable[[], None], namespaces: tuple[str, ...]
 ) -> None:
-    """Watch until ``stop`` is set.
+    """Watch until cancelled.
 
     Args:
+        mirror: takes each object.
+        add: puts a LeanModel's name on the queue.
         listed: told whenever kopf has listed objects: at the start, and where a watch's version was too old. What
             was deleted before that shows in no event.
         namespaces: to watch; none for all.
 
     Raises:
         KindGoneError: a kind that was watched is gone.
-        Exception: whatever else ended kopf before that.
+        Exception: whatever else ended kopf.
     """
-    configured = settings()
-    # With a list of namespaces there is no right to watch kinds and namespaces, and no need.
-    configured.scanning.disabled = bool(namespaces)
+    loop = asyncio.get_running_loop()
+
+    def saw(kind: str, change: str | None, item: dict[str, Any]) -> None:
+        if change is None:
+            listed()
+        name = mirror.drop(kind, item) if change == "DELETED" else mirror.news(kind, item)
+        if name is not None:
+            add(name)
+
+    def see(kind: str, change: str | None, item: dict[str, Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # our loop is closed: this process is about to end
+            loop.call_soon_threadsafe(saw, kind, change, item)
+
+    stop = threading.Event()
+    followed: Future[None] = Future()
+    # A daemon: a kopf that does not end must not keep the process.
+    threading.Thread(target=_follow, args=(see, namespaces, stop, followed), name="kopf", daemon=True).start()
+    ended = asyncio.wrap_future(followed)
     try:
-        await kopf.operator(
-            registry=registry(mirror, add, listed), settings=configured, standalone=True, clusterwide=not namespaces,
-            namespaces=namespaces, stop_flag=stop, memo=None,
-        )  # fmt: skip
+        await asyncio.shield(ended)
     except Exception as error:
         # kopf keeps its errors' classes to itself; each carries the HTTP status.
         if getattr(error, "status", None) == 404:
             raise KindGoneError(str(error)) from error
         raise
+    finally:
+        stop.set()
+        await asyncio.wait([ended], timeout=_END_SECONDS)
+
+
+def _follow(see: See, namespaces: tuple[str, ...], stop: threading.Event, followed: Future[None]) -> None:
+    """Run kopf in this thread until ``stop`` is set."""
+    configured = settings()
+    # With a list of namespaces there is no right to watch kinds and namespaces, and no need.
+    configured.scanning.disabled = bool(namespaces)
+    try:
+        asyncio.run(
+            kopf.operator(
+                registry=registry(see), settings=configured, standalone=True, clusterwide=not namespaces,
+                namespaces=namespaces, stop_flag=stop, memo=None,
+            )
+        )  # fmt: skip
+    except asyncio.CancelledError:
+        followed.set_exception(RuntimeError("kopf cancelled itself"))
+    except Exception as error:
+        followed.set_exception(error)
+    else:
+        followed.set_result(None)

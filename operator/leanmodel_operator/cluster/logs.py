@@ -34,3 +34,5 @@ def set_up(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("leanmodel_operator").setLevel(level)
+    # It warns that signals do not reach it in its thread; they reach us.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -15,6 +15,7 @@ import yaml
 
 from leanmodel_api.errors import InputError, ManifestError, RefusedError
 from leanmodel_api.manifest import load
+from leanmodel_cli.display import Display
 from leanmodel_cli.eta import STAGES, Timeline
 from leanmodel_cli.jobs import describe_failure, inputs_key
 from leanmodel_cli.main import main
@@ -169,3 +170,14 @@ def test_a_request_to_try_comes_from_the_data() -> None:
     system, user = json.loads(trial(MODEL, str(QUICKSTART)))
     assert system == {"role": "system", "content": "Spam or ham?"}
     assert user["content"].startswith("Go until jurong point")
+
+
+@pytest.mark.parametrize(
+    ("eta", "words"),
+    [(3725, "about 62m05s left"), (60, "about 1m00s left"), (42, "under a minute left"), (None, "")],
+)
+def test_what_is_left_is_said_as_finely_as_it_is_known(capsys, eta, words):
+    progress = {"step": "prove: speed", "percent": 94, "etaSeconds": eta}
+    Display().update({"status": {"conditions": [], "progress": progress}})
+    said = capsys.readouterr().err.strip()
+    assert said.endswith(f"94%  prove: speed  {words}".strip())
