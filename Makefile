@@ -37,7 +37,7 @@ quickstart: setup ## Make SmolLM2 lean, prove it, serve both, and print what was
 ##@ Check it
 
 .PHONY: test
-test: setup ## Everything the CI runs: lint, types, imports, drift, and the tests of all rooms
+test: setup ## What the CI runs first: lint, types, imports, drift, and the tests of all rooms
 	@$(BIN)/python tools/run_checks.py lint imports typecheck test-unit test-compression test-serving
 
 .PHONY: lint
