@@ -122,9 +122,26 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     row("promise held on test", [str(report.get("promiseHeldOnTest")) for report in reports])
     row("avoidable cost", [cell(report.get("saving")) for report in reports])
     row("minutes from command to settled", [f"{report['seconds'] / 60:.1f}" for report in reports])
-    lines += ["", f"Mean over seeds: requests/s ratio {mean(r['throughputRatio']['value'] for r in reports):.2f}, "
-              f"quality retained (report part) {mean(r['qualityRetained']['value'] for r in reports):.4f}.", ""]  # fmt: skip
+    lines += ["", means(reports), ""]
     return "\n".join(lines)
+
+
+def means(reports: list[dict[str, Any]]) -> str:
+    """Return the means over the seeds in one paragraph."""
+
+    def of(model: str, metric: str, part: str) -> float:
+        found = [figure(report, model, metric, part) for report in reports]
+        return mean(estimate["value"] for estimate in found if estimate is not None)
+
+    said = [f"requests/s ratio {mean(report['throughputRatio']['value'] for report in reports):.2f}"]
+    for part in ("report", "test"):
+        kept = mean(float(text) for report in reports if (text := retained(report, part)) != "–")
+        said.append(f"quality retained on {part} {kept:.4f}")
+        said.append(
+            f"F1 on {part}: pair {of('pair', 'F1', part):.4f}, tfidf-logreg {of('tfidf-logreg', 'F1', part):.4f}"
+        )
+    said.append(f"sent on {mean(report['evaluation']['large_share'] for report in reports):.4f}")
+    return f"Means over the seeds: {'; '.join(said)}."
 
 
 def retained(report: dict[str, Any], part: str) -> str:
