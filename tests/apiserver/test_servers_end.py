@@ -14,11 +14,13 @@ from cluster.servers import Server, free_ports
 from cluster.words import ClusterError
 from kube_client import ROOT, until
 
+# Under nohup a hang-up is ignored, and that is inherited.
 STARTER = """
-import sys
+import signal, sys
 from pathlib import Path
 from cluster.control_plane import Place, etcd_command
 from cluster.servers import Server, free_ports
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 folder = Path(sys.argv[1])
 client, peer = free_ports(2)
 server = Server("etcd", etcd_command(Place(folder, etcd_port=client, etcd_peer_port=peer)), folder / "etcd.log")
@@ -50,7 +52,7 @@ def test_a_server_ends_with_a_killed_session(tmp_path, number):
         until(lambda: (tmp_path / "etcd").exists(), "etcd runs and has made its folder")
         assert runs(server)
         starter.send_signal(number)
-        starter.wait()
+        starter.wait(30)
         until(lambda: not runs(server), "etcd ended with its parent")
 
 
