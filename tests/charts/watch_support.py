@@ -60,6 +60,16 @@ def let_run(api: KubeClient, namespace: str, name: str, address: str) -> None:
 
 
 @contextmanager
+def running(server: Server) -> Iterator[None]:
+    """Start a server, and stop it afterwards."""
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+@contextmanager
 def operator_of(api: KubeClient, plane: ControlPlane, pod: Object, folder: Path) -> Iterator[Server]:
     """The operator as a pod of the release would run it: its environment, and its service account's rights alone."""
     namespace, spec = pod["metadata"]["namespace"], pod["spec"]
@@ -74,11 +84,8 @@ def operator_of(api: KubeClient, plane: ControlPlane, pod: Object, folder: Path)
         "operator", [Path(sys.executable), "-m", "leanmodel_operator", *container.get("args", ())],
         folder / "operator.log", variables=os.environ | said | {"KUBECONFIG": str(config)},
     )  # fmt: skip
-    server.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.stop()
 
 
 @contextmanager
@@ -92,11 +99,8 @@ def prometheus_operator(plane: ControlPlane, folder: Path) -> Iterator[Server]:
          f"-key-file={plane.admin.key}", f"-web.listen-address=127.0.0.1:{port}"],
         folder / "prometheus-operator.log",
     )  # fmt: skip
-    server.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.stop()
 
 
 def wanted_prometheus(plane: ControlPlane, namespace: str) -> Object:
