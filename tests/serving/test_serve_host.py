@@ -65,6 +65,29 @@ def test_ctrl_c_while_it_starts_leaves_nothing(bare: Host) -> None:
     assert bare.status()["phase"] == "Stopped"
 
 
+def test_a_stop_that_was_dropped_is_passed_on_again() -> None:
+    from leanmodel_serving.host.__main__ import _guard
+
+    up, ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        got: list[int] = []
+
+        def told(number: int, _: object) -> None:
+            got.append(number)
+            if len(got) == 2:
+                os._exit(0)
+
+        signal.signal(signal.SIGTERM, told)
+        os.write(ready, b"x")
+        while True:
+            signal.pause()
+    os.read(up, 1)
+    started = time.monotonic()
+    assert _guard(child, [signal.SIGTERM]) == 0
+    assert time.monotonic() - started < 10
+
+
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"

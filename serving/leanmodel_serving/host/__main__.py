@@ -25,6 +25,7 @@ from .status import HostStatus
 
 _CHILD_GRACE_S = 20.0
 _END_GRACE_S = 5.0
+_TELL_AGAIN_S = 2.0
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -136,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         code = 1
         try:
             code = _child(options, temp_dir, guard, started)
+        except SystemExit:  # a stop told again just before the child's end; the guard ends what is left
+            code = 0
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -156,16 +159,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _guard(child: int, asked: list[int]) -> int:
-    """Wait for the child, pass a stop on to it, and kill it when it takes too long; its exit code."""
-    deadline: float | None = None
+    """Wait for the child, pass a stop on to it, and kill it when it takes too long; its exit code.
+
+    A stop is passed on more than once: while Ray starts, the exception that a signal raises can come up where Python
+    drops it (a destructor, a callback from C). A child that was asked to stop and had to be killed has stopped: 0.
+    """
+    told_at: float | None = None
+    deadline = float("inf")
+    killed = False
     while True:
         pid, state = os.waitpid(child, os.WNOHANG)
         if pid == child:
-            return os.waitstatus_to_exitcode(state)
-        if asked and deadline is None:
-            deadline = time.monotonic() + _CHILD_GRACE_S
+            return 0 if killed else os.waitstatus_to_exitcode(state)
+        now = time.monotonic()
+        if asked and (told_at is None or now - told_at > _TELL_AGAIN_S):
+            deadline = min(deadline, now + _CHILD_GRACE_S)
+            told_at = now
             os.kill(child, signal.SIGTERM)
-        if deadline is not None and time.monotonic() > deadline:
+        if now > deadline and not killed:
+            killed = True
+            print(f"the serving process did not end within {_CHILD_GRACE_S:g} s of SIGTERM: killed", file=sys.stderr)
             os.kill(child, signal.SIGKILL)
         time.sleep(0.1)
 
