@@ -178,7 +178,10 @@ def _guard(child: int, asked: list[int]) -> int:
             os.kill(child, signal.SIGTERM)
         if now > deadline and not killed:
             killed = True
-            print(f"the serving process did not end within {_CHILD_GRACE_S:g} s of SIGTERM: killed", file=sys.stderr)
+            print(
+                f"the serving process did not end within {_CHILD_GRACE_S:g} s of SIGTERM: killed",
+                file=sys.stderr,
+            )
             os.kill(child, signal.SIGKILL)
         time.sleep(0.1)
 
