@@ -10,7 +10,7 @@ from pathlib import Path
 from leanmodel_api.policy import PolicyEvaluation
 
 from .runs import write_atomic
-from .table import columns
+from .table import columns, stated
 
 
 def fraction(text: str) -> float:
@@ -54,7 +54,7 @@ def evaluation_lines(evaluation: PolicyEvaluation, notes: Sequence[str]) -> list
     ]
     state = "certified" if certificate.certified else "not certified"
     lines = [
-        f"promise: at least {certificate.retain:.1%} of the large model's mean quality, with confidence {certificate.confidence:.0%}: "
+        f"promise: at least {stated(certificate.retain)} of the large model's mean quality, with confidence {stated(certificate.confidence)}: "
         f"{state} ({certificate.method}, n={certificate.n}, p={certificate.p_value:.3g})",
         f"  {certificate.message}", "", *columns(rows), "", *columns(figures),
     ]  # fmt: skip

@@ -17,6 +17,11 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     ]
 
 
+def stated(share: float) -> str:
+    """Return a share that a person wrote, in per cent: no digit of it is rounded away."""
+    return f"{100 * share:.6g}%"
+
+
 def _interval(estimate: Estimate, form: str = ".4f") -> str:
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
 
@@ -39,7 +44,7 @@ def report_lines(report: ProveReport) -> list[str]:
     if report.saving is not None:
         won.append(["avoidable cost", "", _interval(report.saving, ".1%")])
     promise = (
-        f"promise: at least {certificate.retain:.0%} kept, wrong with chance at most {1 - certificate.confidence:.0%}: "
+        f"promise: at least {stated(certificate.retain)} kept, wrong with chance at most {stated(1 - certificate.confidence)}: "
         f"{'certified' if certificate.certified else 'not certified'} ({certificate.method}, n={certificate.n}, p={certificate.p_value:.3g})"
     )
     lines = [f"{report.name}: {report.verdict}. {report.reason}", "", *columns(won), "", f"  {promise}"]

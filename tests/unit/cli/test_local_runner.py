@@ -23,6 +23,7 @@ from leanmodel_cli.ports import check_port
 from leanmodel_cli.processes import Child
 from leanmodel_cli.runs import Run, only_run, read_json, read_manifest, start_time, write_atomic
 from leanmodel_cli.survey import survey
+from leanmodel_cli.table import stated
 from leanmodel_cli.trial import trial
 from leanmodel_operator.jobs import large_plan
 
@@ -181,3 +182,11 @@ def test_what_is_left_is_said_as_finely_as_it_is_known(capsys, eta, words):
     Display().update({"status": {"conditions": [], "progress": progress}})
     said = capsys.readouterr().err.strip()
     assert said.endswith(f"94%  prove: speed  {words}".strip())
+
+
+@pytest.mark.parametrize(
+    ("written", "told"), [("0.98", "98%"), ("0.985", "98.5%"), ("0.9999", "99.99%"), ("0.07", "7%")]
+)
+def test_a_promise_is_told_as_it_was_written(written: str, told: str) -> None:
+    assert stated(float(written)) == told
+    assert stated(1 - (1 - float(written))) == told
