@@ -399,6 +399,8 @@ def test_ctrl_c_and_sigterm_leave_what_was_answered(bench: Bench) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
+                # As at a terminal: what runs in the background has inherited that it is ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             wait_until(lambda before=before: sum(double.asked.values()) >= before + 44)
             process.send_signal(number)
