@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from .steps import Distill, Prune, Quantize
+from .external import PLAIN_PATTERN
+from .steps import MADE_FOR, STEP_TYPES, STRUCTURE_METHODS, WEIGHT_METHODS, Prune, Quantize
 
 Rule = tuple[str, str]
-STEPS: dict[str, type[BaseModel]] = {"Prune": Prune, "Distill": Distill, "Quantize": Quantize}
 
 
 def _known(name: str, holder: str) -> str:
@@ -28,8 +28,8 @@ def _fields(model: type[BaseModel]) -> set[str]:
 
 def _foreign(kind: str) -> Rule:
     """Return the rule that a step carries no field of another type of step."""
-    known = set().union(*map(_fields, STEPS.values()))
-    foreign = sorted(known - _fields(STEPS[kind]))
+    known = set().union(*map(_fields, STEP_TYPES.values()))
+    foreign = sorted(known - _fields(STEP_TYPES[kind]))
     present = " || ".join(f"has(self.{name})" for name in foreign)
     return (
         f"self.type != '{kind}' || !({present})",
@@ -37,10 +37,18 @@ def _foreign(kind: str) -> Rule:
     )
 
 
+def _scheme(name: str) -> str:
+    """Return that a Quantize step has that scheme, written out or by default."""
+    written = f"has(self.scheme) && self.scheme == '{name}'"
+    return f"!has(self.scheme) || {written}" if Quantize.model_fields["scheme"].default == name else written
+
+
 NEEDS_CHOICES = "['BalancedAccuracy', 'ChoiceAccuracy', 'F1']"
 _PROVEN_ON = "has(self.evaluation) && has(self.evaluation.dataSet)"
 _TUNED_ON = "has(self.large.finetune.dataSet)"
 _PARTS = ("train", "validation", "fit", "certify", "report", "test")
+_WEIGHTS = f"(has(self.method) && self.method in {list(WEIGHT_METHODS)})"
+_UNITS = f"(has(self.method) && self.method in {list(STRUCTURE_METHODS)})"
 _PRICE: Rule = (
     "has(self.usdPerHour) ? !has(self.inputUSDPerMillionTokens) && !has(self.outputUSDPerMillionTokens) "
     ": has(self.inputUSDPerMillionTokens) && has(self.outputUSDPerMillionTokens)",
@@ -50,6 +58,14 @@ _REPLICAS: Rule = (
     "!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
     "maxReplicas is less than minReplicas: raise it",
 )
+
+_WAITS = [
+    (
+        f"!has(self.{name}) || duration(self.{name}) > duration('0s')",
+        f"{name}: write above 0, such as 30s",
+    )
+    for name in ("connect", "firstToken", "betweenTokens", "answer")
+]
 
 RULES: dict[str, list[Rule]] = {
     "": [
@@ -91,8 +107,48 @@ RULES: dict[str, list[Rule]] = {
             "evaluation.metric: this metric needs choices: write spec.dataSets[].choices, or another metric",
         ),
         (
+            "!has(self.routing) || !has(self.routing.fallback) || !has(self.task) || "
+            "!(self.task in ['text-classification', 'text-embedding'])",
+            "routing.fallback: no provider gives this model's labels or vectors: remove it",
+        ),
+        (
+            "!has(self.routing) || !has(self.routing.budget) || has(self.pricing)",
+            "routing.budget: there are no prices to count with: write spec.pricing, or remove the budget",
+        ),
+        (
+            "!has(self.routing) || !has(self.routing.budget) || !has(self.routing.budget.whenExceeded) || "
+            "self.routing.budget.whenExceeded != 'LeanOnly' || has(self.lean)",
+            "routing.budget.whenExceeded: there is no lean model: write Reject, or add spec.lean",
+        ),
+        (
             "!has(self.store) || !has(oldSelf.store) || self.store == oldSelf.store",
             "store: cannot change, all artifacts lie there: make a new LeanModel",
+        ),
+    ],
+    "spec.routing": [
+        (
+            "!has(self.externalProviders) || self.externalProviders != 'Allowed' || has(self.fallback)",
+            "externalProviders: Allowed needs a provider: write fallback, or Forbidden",
+        ),
+    ],
+    "spec.routing.fallback.external": [
+        (
+            f"!self.baseUrl.startsWith('http://') || self.baseUrl.matches('{PLAIN_PATTERN}')",
+            "baseUrl: write https://, http would carry prompts unencrypted",
+        ),
+    ],
+    "spec.routing.fallback": [
+        (
+            "!has(self.accepts) || self.accepts.all(a, self.accepts.exists_one(b, a == b))",
+            "accepts: write each ability once",
+        ),
+    ],
+    "spec.routing.fallback.timeouts": _WAITS,
+    "spec.serving.router.timeouts": _WAITS,
+    "spec.serving.router.breaker": [
+        (
+            "!has(self.openFor) || duration(self.openFor) > duration('0s')",
+            "openFor: write above 0, such as 5s",
         ),
     ],
     "spec.task": [("self == oldSelf", "cannot change: make a new LeanModel")],
@@ -118,8 +174,26 @@ RULES: dict[str, list[Rule]] = {
     ],
     "spec.lean.steps[]": [
         (
-            "self.type != 'Prune' || has(self.keepLayers) != has(self.ratio)",
+            f"self.type != 'Prune' || {_WEIGHTS} || has(self.keepLayers) != has(self.ratio)",
             'Prune: write exactly one of keepLayers and ratio, such as ratio: "0.5"',
+        ),
+        (
+            f"self.type != 'Prune' || {_WEIGHTS} || !(has(self.structure) || has(self.targets) || has(self.ignore))",
+            "structure, targets and ignore belong to Magnitude, Wanda and SparseGPT: remove them, or write method",
+        ),
+        (
+            f"self.type != 'Prune' || {_WEIGHTS} || {_UNITS} || !has(self.maxLength)",
+            "maxLength does not belong to method Depth: remove it, or write method",
+        ),
+        (
+            f"self.type != 'Prune' || !({_WEIGHTS} || {_UNITS}) || "
+            "!(has(self.keepLayers) || has(self.selection) || has(self.protectFirst) || has(self.protectLast))",
+            "keepLayers, selection, protectFirst and protectLast belong to method Depth: remove them",
+        ),
+        (
+            f"self.type != 'Prune' || !{_WEIGHTS} || "
+            "has(self.ratio) != (has(self.structure) && self.structure == '2:4')",
+            'Prune: write ratio, such as "0.5", or structure "2:4", which is half: not both',
         ),
         (
             "self.type != 'Prune' || !has(self.keepLayers) || self.keepLayers >= "
@@ -127,7 +201,19 @@ RULES: dict[str, list[Rule]] = {
             f"(has(self.protectLast) ? self.protectLast : {Prune.model_fields['protect_last'].default})",
             "keepLayers is less than protectFirst + protectLast: raise it, or protect fewer layers",
         ),
-        *(_foreign(kind) for kind in STEPS),
+        *(
+            (
+                f"self.type != 'Quantize' || !has(self.algorithm) || self.algorithm != '{algorithm}' || "
+                f"{_scheme(scheme)}",
+                f"algorithm {algorithm} is for scheme {scheme}: write it, or algorithm RTN or GPTQ",
+            )
+            for algorithm, scheme in MADE_FOR.items()
+        ),
+        (
+            "self.type != 'Factorize' || has(self.ratio) != has(self.energy)",
+            'Factorize: write exactly one of ratio and energy, such as ratio: "0.2"',
+        ),
+        *(_foreign(kind) for kind in STEP_TYPES),
     ],
     "spec.dataSets[]": [
         (
@@ -166,6 +252,34 @@ RULES: dict[str, list[Rule]] = {
             "!has(self.temperature) || double(self.temperature) == 0.0",
             'temperature: write "0": a sampled large model disagrees with itself, so quality could not be told '
             "from luck",
+        ),
+    ],
+    "spec.routing.budget": [
+        ("has(self.usdPerHour) || has(self.usdPerDay)", "write usdPerHour, usdPerDay, or both"),
+        *(
+            (
+                f"!has(self.{name}) || (double(self.{name}) > 0.0 && double(self.{name}) <= 1000000000.0)",
+                f'{name}: write US dollars above 0 and at most 1000000000, such as "20"',
+            )
+            for name in ("usdPerHour", "usdPerDay")
+        ),
+    ],
+    "spec.serving.router.limits": [
+        (
+            "!has(self.queue) || has(self.concurrency)",
+            "queue: nothing bounds what is under way: write concurrency, or remove queue",
+        ),
+    ],
+    "spec.serving.router": [
+        (
+            "!has(self.state) || self.state.matches('^pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?(/.*)?$')",
+            "state: write pvc://CLAIM or pvc://CLAIM/FOLDER",
+        ),
+    ],
+    "spec.routing.monitoring": [
+        (
+            "!has(self.falseAlarms) || (double(self.falseAlarms) > 0.0 && double(self.falseAlarms) <= 0.5)",
+            "falseAlarms: write above 0 and at most 0.5, such as 0.05",
         ),
     ],
     "spec.pricing": [

@@ -57,6 +57,12 @@ class DataSet(Part):
     choices: list[str] | None = Field(
         None, min_length=2, max_length=1000, description="The answers that are allowed, for classification."
     )
+    group: str | None = Field(
+        None,
+        max_length=4096,
+        description="Kind of request of a row, such as {topic}: the promise is then kept for each kind, and requests say "
+        "theirs in the header x-leanmodel-group. Default: one promise for all.",
+    )
     positive: str | None = Field(
         None, max_length=256, description="The choice whose F1 is reported. Default: the rarest."
     )

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import DecimalString, Fraction, Name, Part
+from .budget import Budget
+from .external import Fallback
 
 Metric = Literal[
-    "BalancedAccuracy", "ChoiceAccuracy", "F1", "ExactMatch", "TokenF1", "RougeL", "Perplexity", "Agreement"
+    "BalancedAccuracy",
+    "ChoiceAccuracy",
+    "F1",
+    "ExactMatch",
+    "TokenF1",
+    "RougeL",
+    "Perplexity",
+    "Agreement",
+    "NeighborAgreement",
+    "EmbeddingCosine",
 ]
 GateMetric = Literal[
     "LeanQuality", "LeanQualityRetained", "PairQualityRetained", "LargeQuality", "SizeRatio",
@@ -53,7 +64,7 @@ class Evaluation(Part):
     )
     metric: Metric | None = Field(
         None,
-        description="Quality of an answer. Default: BalancedAccuracy with choices, TokenF1 with answers, Agreement without.",
+        description="Quality of an answer. Default: BalancedAccuracy with choices, TokenF1 with answers, Agreement without; NeighborAgreement with task text-embedding: of the ten nearest texts by the large model's vectors, the share that the model's vector finds among those vectors too.",
     )
     sampling: Sampling = Field(default_factory=Sampling, description="Sampling parameters.")
     concurrency: int = Field(
@@ -67,6 +78,10 @@ class Evaluation(Part):
     )
 
 
+MOST_HELD = 1024
+"""Tokens of an answer that may be held back; whoever wants more wants the whole."""
+
+
 class Promise(Part):
     """Mean quality of the routed pair against the large model's, on the evaluation's distribution."""
 
@@ -76,27 +91,77 @@ class Promise(Part):
     risk: Fraction = Field("0.1", description="Chance that the certificate is wrong. Default 0.1.")
 
 
-class Budget(Part):
-    """Spending limits. Reserved: not supported yet."""
+class Monitoring(Part):
+    """How the promise is watched in production, where nobody knows the right answers."""
 
-    large_usd_per_hour: DecimalString | None = Field(
-        None, alias="largeUSDPerHour", description="US dollars an hour for the large model."
+    shadowing: Fraction = Field(
+        "0.02",
+        description="Share of the accepted lean answers that the large model is asked for too, after the answer was "
+        "sent; each is paid for. 0: none, only the scores are watched. Default 0.02.",
+    )
+    false_alarms: Fraction = Field(
+        "0.05",
+        description="Chance that a promise which is kept ever raises an alarm, however long it is watched; above 0, "
+        "at most 0.5. Default 0.05.",
     )
 
 
 class Routing(Part):
     """Which model answers."""
 
-    strategy: Literal["Fixed", "Predictive", "Cascade", "Combined"] = Field(
+    strategy: Literal["Auto", "Fixed", "Predictive", "Cascade", "Combined"] = Field(
         "Cascade",
-        description="Cascade asks the lean model first and escalates when it is unsure. Fixed, Predictive and Combined are reserved. Default Cascade.",
+        description="Cascade asks the lean model first and escalates when it is unsure of its answer. Predictive sends "
+        "a request to one model by its prompt alone. Combined is a cascade that sends straight to the large model what "
+        "the prompt shows to be hopeless, where that saves money (it needs prices). Auto takes the cheapest of them, or "
+        "the lean model alone, on the data's fit part. Fixed: one model, without a promise. Default Cascade.",
     )
     fixed: Literal["Large", "Lean"] = Field(
-        "Large", description="With strategy Fixed (reserved): the model that answers. Default Large."
+        "Large", description="With strategy Fixed: the model that answers. Default Large."
     )
     promise: Promise = Field(default_factory=Promise, description="What the routed pair keeps.")
     external_providers: Literal["Forbidden", "Allowed"] = Field(
         "Forbidden",
-        description="Whether requests may leave for an external provider; Allowed is reserved. Default Forbidden.",
+        description="Whether requests may leave for the external provider in fallback. Forbidden fails closed: nothing "
+        "leaves, whatever else fails. Default Forbidden.",
     )
-    budget: Budget | None = Field(None, description="Spending limits. Reserved.")
+    fallback: Fallback | None = Field(
+        None,
+        description="An external provider that answers when the large model cannot, where externalProviders is Allowed. "
+        "Default: none; a proven lean model stands in.",
+    )
+    budget: Budget | None = Field(
+        None, description="What may be spent; needs prices (spec.pricing). Default: no limit."
+    )
+    monitoring: Monitoring | None = Field(
+        None,
+        description="How the promise is watched. Default: 2% of the accepted answers are shadowed, false alarms 5%.",
+    )
+    usd_per_second: DecimalString | None = Field(
+        None,
+        alias="usdPerSecond",
+        description="What a second of a user's waiting is worth, where strategies are compared by their cost (it needs "
+        "spec.pricing). Default: nothing.",
+    )
+    hold_back: Annotated[int, Field(ge=1, le=MOST_HELD)] | None = Field(
+        None,
+        description="Decide on so many first tokens of a lean answer instead of the whole: a stream is held back for "
+        "these alone, and an answer that is escalated costs no more of them. 16 to 64 suit answers of some length. The "
+        "promise is proven for this very number. Default: the whole answer.",
+    )
+    overrides: Literal["Forbidden", "Allowed"] | None = Field(
+        None,
+        description="Whether a request may choose by the headers x-leanmodel-route, x-leanmodel-min-confidence and "
+        "x-leanmodel-max-cost-usd. Default Forbidden: such a request is refused.",
+    )
+
+    def proven(self) -> Routing:
+        """Return what of it a proof depends on: how it is watched, overridden, stood in or paid for asks for no new one."""
+        kept = {
+            "monitoring": None,
+            "overrides": None,
+            "external_providers": "Forbidden",
+            "fallback": None,
+            "budget": None,
+        }
+        return self.model_copy(update=kept)

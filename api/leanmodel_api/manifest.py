@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from .errors import Issue, ManifestError
 from .resource import LeanModel
 from .rules import cross_field_issues
+from .steps import STEP_TYPES
 from .unsupported import Place, unsupported_issues
 
 
@@ -67,7 +68,7 @@ def _issue(detail: ErrorDetails) -> Issue:
     if kind == "literal_error":
         return Issue(path, f"found {value!r}", f"write one of {context.get('expected', '')}")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        wanted = context.get("expected_tags", "'Prune', 'Distill', 'Quantize'")
+        wanted = context.get("expected_tags", ", ".join(map(repr, STEP_TYPES)))
         found = f"found type {context['tag']!r}" if "tag" in context else "has no type"
         return Issue(f"{path}.type", found, f"write one of {wanted} (others are not supported yet)")
     if kind == "string_pattern_mismatch":

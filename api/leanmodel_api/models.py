@@ -6,19 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import DecimalString, Name, Part, Quantity
+from .base import DecimalString, Part, Quantity
+from .external import External
 from .sources import Source
 from .steps import Finetune, Step
-
-
-class External(Part):
-    """A large model of somebody else's, behind an OpenAI-compatible API. Reserved: not supported yet."""
-
-    base_url: str = Field(
-        min_length=8, max_length=1024, description="Base address, such as https://api.example.com/v1."
-    )
-    model: str = Field(min_length=1, max_length=256, description="Model name at the provider.")
-    api_key_secret: Name | None = Field(None, description="Secret that holds the key under apiKey.")
 
 
 class Large(Part):
@@ -26,7 +17,9 @@ class Large(Part):
 
     source: Source | None = Field(None, description="Own weights. Either this or external.")
     external: External | None = Field(
-        None, description="An OpenAI-compatible provider. Either this or source."
+        None,
+        description="An OpenAI-compatible provider in place of weights. Reserved: not supported yet; as a fallback it is "
+        "declared in spec.routing.fallback. Either this or source.",
     )
     finetune: Finetune | None = Field(
         None, description="Adapt the model to a data set before anything else. Default: served as it is."

@@ -23,6 +23,7 @@ class Example(Part):
     messages: list[Message] | None = Field(None, description="Chat prompt; either this or text.")
     text: str | None = Field(None, description="Raw prompt; either this or messages.")
     answer: str | None = Field(None, description="Wanted answer, when there is one.")
+    group: str | None = Field(None, description="Kind of request, when the data set names one.")
 
     def plain(self) -> str:
         """Return the prompt as plain text: the user's message, or the raw prompt."""

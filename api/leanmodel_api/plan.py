@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from .base import Digest, Part
+from .classification import Task
 from .datasets import DataSet
 from .evaluation import Evaluation, Routing
 from .serving import Price
@@ -27,6 +28,7 @@ class CompressPlan(Part):
 
     name: str = Field(description="The LeanModel's name.")
     role: Literal["Large", "Lean"] = Field(description="Which model is made.")
+    task: Task | None = Field(None, description="What the model does. Default: it generates text.")
     source: Source | None = Field(
         None, description="Where the model comes from; none for a lean model made by steps."
     )
@@ -35,6 +37,10 @@ class CompressPlan(Part):
     finetune: Finetune | None = Field(None, description="Adaptation of the large model.")
     steps: list[Step] = Field(default_factory=list, description="Steps in order.")
     data_sets: list[DataSet] = Field(default_factory=list, description="Data sets that the steps name.")
+    proof_data_set: str | None = Field(
+        None,
+        description="Name of the data set of the proof, where there are several: no step may learn its held-out texts. Default: the only one, whose parts share no text.",
+    )
     max_model_length: int = Field(1024, description="Tokens that the engine will serve.")
     seed: int = Field(0, description="Seed of everything random.")
     limits: JobLimits = Field(description="What the Job may use.")
@@ -59,6 +65,7 @@ class ProvePlan(Part):
     name: str = Field(description="The LeanModel's name.")
     large: RevisionRef = Field(description="The large revision.")
     lean: RevisionRef = Field(description="The lean revision.")
+    task: Task | None = Field(None, description="What the models do. Default: they generate text.")
     data_set: DataSet = Field(description="Data set whose fit, certify, report and test parts are asked.")
     evaluation: Evaluation = Field(description="Metric, sampling, gates.")
     routing: Routing = Field(description="Strategy and promise.")

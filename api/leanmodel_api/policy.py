@@ -34,6 +34,8 @@ LOGPROB_TOLERANCE = 1e-3
 PolicyKind = Literal["all-large", "all-lean", "cascade"]
 Method = Literal["ltt-exact", "ltt-betting", "ltt-t (approximate)"]
 Aggregate = Literal["mean", "balanced"]
+Decision = Annotated[str, Field(pattern=r"^(whole-answer|first-[1-9][0-9]{0,3}-tokens)$")]
+"""What a decision on an answer reads; a router that does not know of prefixes refuses a policy for one."""
 Outcome = Literal[
     "cascade-certified",
     "lean-at-least-as-good",
@@ -152,11 +154,12 @@ class Scope(_Contract):
         default="mean",
         description="mean over requests, or balanced: the mean over classes of the class means.",
     )
-    decision: Literal["whole-answer"] = Field(
+    decision: Decision = Field(
         default="whole-answer",
-        description="What the decision reads; a prefix would need a policy of its own.",
+        description="What the decision reads of an answer: all of it, or its beginning (first-32-tokens). The two are "
+        "two policies, each with a certificate of its own.",
     )
-    endpoint: Literal["chat", "completions"] | None = Field(
+    endpoint: Literal["chat", "completions", "classify", "embeddings"] | None = Field(
         default=None, description="Kind of endpoint asked."
     )
     prompt: PromptScope | None = Field(default=None, description="Literal shape of the prompts.")
@@ -180,6 +183,16 @@ class Scope(_Contract):
     )
     lean_revision: str | None = Field(default=None, description="Digest of the lean model's artifact.")
     large_revision: str | None = Field(default=None, description="Digest of the large model's artifact.")
+
+    @property
+    def hold_back(self) -> int | None:
+        """How many tokens of an answer the decision reads; None: all of them."""
+        return None if self.decision == "whole-answer" else int(self.decision.split("-")[1])
+
+    @staticmethod
+    def reading(hold_back: int | None) -> str:
+        """Return the `decision` that reads so many tokens; None: the whole answer."""
+        return "whole-answer" if hold_back is None else f"first-{hold_back}-tokens"
 
 
 class LabelFreeBound(_Contract):
@@ -370,6 +383,11 @@ class Policy(_Contract):
         content = self.model_dump(mode="json", exclude={"digest"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The digest it carries, or the one that it has."""
+        return self.digest or self.computed_digest()
 
     def sealed(self) -> Policy:
         """The same policy with its digest filled in."""

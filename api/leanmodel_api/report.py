@@ -8,7 +8,7 @@ from pydantic import Field
 
 from .base import Part
 from .plan import RevisionRef, StepFigure
-from .policy import Policy, PolicyEvaluation
+from .routing_policy import AnyEvaluation, AnyPolicy
 
 Verdict = Literal["Routed", "LeanTakesAll", "LargeOnly", "GateFailed"]
 
@@ -43,7 +43,7 @@ class ModelFigures(Part):
 
 
 class Speed(Part):
-    """Speed of one model on the engine, measured in turn with the other."""
+    """Speed of one model on the engine, measured in turn with the other; tokens of prompts and answers together."""
 
     requests_per_second: Estimate
     tokens_per_second: float
@@ -85,8 +85,8 @@ class ProveReport(Part):
     promise_held_on_test: bool | None = Field(
         None, description="Whether the pair kept the promise on the test part."
     )
-    policy: Policy
-    evaluation: PolicyEvaluation
+    policy: AnyPolicy
+    evaluation: AnyEvaluation
     curve: list[dict[str, float]] = Field(
         default_factory=list, description="Quality-cost points by threshold."
     )

@@ -33,8 +33,8 @@ class Spec(Part):
     """What is wanted: a large model's answers, at a quality, for as little money as possible."""
 
     task: Literal["text-generation", "text-classification", "text-embedding"] = Field(
-        "text-generation", description="What the model does; text-classification and text-embedding are reserved. "
-        "Default text-generation."
+        "text-generation", description="What the model does: text-generation (a decoder, answers in words) or text-classification "
+        "(an encoder with a head, labels with probabilities) or text-embedding (a sentence encoder, one vector per text). Default text-generation."
     )  # fmt: skip
     large: Large = Field(description="The large model: teacher, fallback, and the measure of the promise.")
     lean: Lean | None = Field(

@@ -12,8 +12,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .base import DecimalString, Digest, Name, Part
-from .policy import Policy
-from .serving import Price
+from .budget import Budget
+from .classification import Task
+from .external import ExternalAccess, Patience
+from .routing_policy import AnyPolicy
+from .serving import Price, Tracing
 
 CostBasis = Literal["tokens", "throughput", "wall-time", "none"]
 """How a request's cost was found: price per token; replica-hour by measured throughput; replica-hour by the
@@ -37,6 +40,11 @@ class Backend(Part):
         None,
         description="Digest of its weights, held against the certificate's. Default: not known, not checked.",
     )
+    max_model_length: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that its engine takes, prompt and answer together. Default: not known, not looked at.",
+    )
     price: Price | None = Field(
         None, description="What the model costs. Default: unknown, no cost is reported."
     )
@@ -56,20 +64,11 @@ class Backend(Part):
         return self
 
 
-class RouterLimits(Part):
+class RouterLimits(Patience):
     """What the router lets through; durations are seconds."""
 
     max_body_bytes: int = Field(
         4 * 2**20, ge=1024, le=2**30, description="Request body at most, bytes. Default 4 MiB."
-    )
-    connect_timeout: float = Field(
-        5.0, gt=0, le=600, description="Seconds until an engine's connection stands. Default 5."
-    )
-    first_byte_timeout: float = Field(
-        300.0, gt=0, le=86400, description="Seconds until an engine's first byte. Default 300."
-    )
-    idle_timeout: float = Field(
-        120.0, gt=0, le=86400, description="Seconds between two chunks of a stream. Default 120."
     )
     internal_concurrency: int = Field(
         32,
@@ -80,6 +79,79 @@ class RouterLimits(Part):
     internal_requests_per_second: float = Field(
         1000.0, gt=0, le=1e6, description="Rate of the internal route; more are answered 429. Default 1000."
     )
+    # Without a value they are left out of the file: a router of an earlier version must be able to read it.
+    concurrency: int | None = Field(
+        None, ge=1, description="Requests under way at once in a replica; more wait. Default: no limit."
+    )
+    queue: int | None = Field(
+        None, ge=0, description="Requests that wait; more are answered 429. Default: four times concurrency."
+    )
+    queue_timeout: float | None = Field(
+        None, gt=0, le=86400, description="Seconds that a request waits at most. Default 10."
+    )
+    body_timeout: float | None = Field(
+        None, gt=0, le=86400, description="Seconds until a request's body is read. Default 60."
+    )
+    request_timeout: float | None = Field(
+        None, gt=0, le=86400, description="Seconds from the body to the last byte. Default: no limit."
+    )
+
+
+class Resilience(Part):
+    """When a backend is left alone for a while, and how often a request is tried again."""
+
+    failures: int = Field(
+        3, ge=1, le=1000, description="Failures in a row that open a backend's breaker. Default 3."
+    )
+    open_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="Seconds that it stays open until one request may try again. Default 5.",
+    )
+    retries: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the requests that may be tried a second time before their first byte is out. 0: none. "
+        "Default 0.1.",
+    )
+
+
+class Watching(Part):
+    """How the router watches the policy's promise."""
+
+    shadowing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of accepted requests shadowed to the large model. 0: none. Default 0.02.",
+    )
+    false_alarms: float = Field(
+        0.05, gt=0, le=0.5, description="Chance of ever a false alarm of any monitor. Default 0.05."
+    )
+    period_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=86400,
+        description="Seconds whose counts, of all replicas, are folded into the monitors at once. Default 60.",
+    )
+
+
+class Broken(Part):
+    """A promise that monitors have found broken."""
+
+    policy: str = Field(
+        max_length=128, description="Digest of the policy that made it; empty: none is watched."
+    )
+    alarms: dict[str, str] = Field(
+        default_factory=dict,
+        description="What they found, in words, by monitor: label-free, score-drift. Default: nothing.",
+    )
+
+    def about(self, policy: AnyPolicy | None) -> bool:
+        """Return whether it is this policy's promise, and really broken."""
+        return bool(self.alarms) and policy is not None and policy.name == self.policy
 
 
 class RouterSettings(Part):
@@ -90,6 +162,7 @@ class RouterSettings(Part):
         0, ge=0, description="Counts up with every change; /healthz says the one in force."
     )
     model: Name = Field(description="The LeanModel's name: what clients write in model.")
+    task: Task | None = Field(None, description="What the models do. Default: they generate text.")
     large: Backend = Field(description="The large model: fallback of everything.")
     lean: Backend | None = Field(
         None, description="The lean revision that may answer. Default: none, all goes large."
@@ -101,11 +174,30 @@ class RouterSettings(Part):
     )
     strategy: Literal["Cascade", "AllLarge", "AllLean"] = Field(
         "AllLarge",
-        description="Cascade: by the policy (which may itself be all-large or all-lean). AllLarge, AllLean: fixed, "
-        "without a promise. Default AllLarge.",
+        description="Cascade: by the policy, of whatever kind it is. AllLarge, AllLean: fixed, without a promise. "
+        "Default AllLarge.",
     )
-    policy: Policy | None = Field(None, description="The certified rule; needed by Cascade.")
+    policy: AnyPolicy | None = Field(None, description="The certified rule; needed by Cascade.")
+    broken: Broken | None = Field(
+        None,
+        description="What was found broken before: while that policy is in force all requests go to the large model. "
+        "Default: nothing.",
+    )
+    watching: Watching = Field(default_factory=Watching, description="How the policy's promise is watched.")
+    overrides: bool = Field(
+        False, description="Whether a request's headers may choose its route. Default false."
+    )
     limits: RouterLimits = Field(default_factory=RouterLimits, description="What is let through.")
+    tracing: Tracing | None = Field(None, description="Where spans are sent. Default: nowhere.")
+    # Left out of the file where the manifest does not say it: a router of before would not know them.
+    resilience: Resilience | None = Field(None, description="Breakers and retries. Default: their defaults.")
+    external: ExternalAccess | None = Field(
+        None, description="The external provider, and whether it may be asked. Default: none may."
+    )
+    budget: Budget | None = Field(None, description="What may be spent. Default: no limit.")
+    access: Literal["Keys"] | None = Field(
+        None, description="Keys: requests need an API key of the keys folder. Default: none is asked for."
+    )
 
     @model_validator(mode="after")
     def _strategy_has_what_it_needs(self) -> RouterSettings:

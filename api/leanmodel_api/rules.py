@@ -6,10 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 
 from .base import number
+from .budget import budget_issues
+from .classification import classification_issues
 from .datasets import PARTS, DataSet
+from .embedding import embedding_issues
 from .errors import Issue
+from .external_rules import external_issues, waiting_issues
 from .resource import LeanModel, Spec
-from .steps import Distill, Prune, Quantize
+from .step_rules import factorize_issues, heal_issues, order_issues, prune_issues, quantize_issues
+from .steps import STRUCTURE_METHODS, Distill, Factorize, Heal, Linear, Prune, Quantize, Trim
 
 Rule = Callable[[Spec], Iterable[Issue]]
 
@@ -78,10 +83,22 @@ def _references(spec: Spec) -> Iterable[tuple[str, str | None, str]]:
         field = f"spec.lean.steps[{index}].dataSet"
         if isinstance(step, Distill):
             yield field, step.data_set, "distillation needs a data set"
-        elif isinstance(step, Prune) and step.selection == "Influence":
+        elif isinstance(step, Prune) and step.method in STRUCTURE_METHODS:
+            yield field, step.data_set, f"choosing {step.method.lower()} needs a data set"
+        elif isinstance(step, Prune) and step.method in ("Wanda", "SparseGPT"):
+            yield field, step.data_set, f"{step.method} needs calibration data (or write method: Magnitude)"
+        elif isinstance(step, Prune) and step.method == "Depth" and step.selection == "Influence":
             yield field, step.data_set, "measuring influence needs a data set (or write selection: First)"
-        elif isinstance(step, Quantize) and step.algorithm == "GPTQ":
-            yield field, step.data_set, "GPTQ needs calibration data (or write algorithm: RTN)"
+        elif isinstance(step, Factorize):
+            yield field, step.data_set, "factorising needs calibration data"
+        elif isinstance(step, Heal):
+            yield field, step.data_set, "healing needs a data set"
+        elif isinstance(step, Linear):
+            yield field, step.data_set, "a linear model needs a data set"
+        elif isinstance(step, Trim):
+            yield field, step.data_set, "trimming needs the domain's texts"
+        elif isinstance(step, Quantize) and step.algorithm != "RTN":
+            yield field, step.data_set, f"{step.algorithm} needs calibration data (or write algorithm: RTN)"
     if spec.lean is not None:
         yield "spec.evaluation.dataSet", spec.evaluation.data_set, "proving the lean model needs a data set"
 
@@ -135,36 +152,22 @@ def _parts(field: str, data: DataSet) -> Iterable[Issue]:
         )
 
 
-def prune_amount(spec: Spec) -> Iterable[Issue]:
-    """Pruning says how much, once."""
+def amounts(spec: Spec) -> Iterable[Issue]:
+    """A step that makes a model smaller says how much, once, and in the words of its method."""
     for index, step in enumerate((spec.lean and spec.lean.steps) or []):
-        if isinstance(step, Prune) and (step.keep_layers is None) == (step.ratio is None):
-            found = "has both keepLayers and ratio" if step.ratio else "has neither keepLayers nor ratio"
-            yield Issue(f"spec.lean.steps[{index}]", found, 'write one of them, such as ratio: "0.5"')
-        if (
-            isinstance(step, Prune)
-            and step.keep_layers is not None
-            and step.protect_first + step.protect_last > step.keep_layers
-        ):
-            yield Issue(
-                f"spec.lean.steps[{index}].keepLayers",
-                f"found {step.keep_layers}, less than protectFirst + protectLast = {step.protect_first + step.protect_last}",
-                "raise keepLayers or protect fewer layers",
-            )
+        if isinstance(step, Prune):
+            yield from prune_issues(step, f"spec.lean.steps[{index}]")
+        if isinstance(step, Factorize):
+            yield from factorize_issues(step, f"spec.lean.steps[{index}]")
+        if isinstance(step, Quantize):
+            yield from quantize_issues(step, f"spec.lean.steps[{index}]")
+        if isinstance(step, Heal):
+            yield from heal_issues(step, f"spec.lean.steps[{index}]")
 
 
 def step_order(spec: Spec) -> Iterable[Issue]:
-    """Prune, then distil, then quantise: quantised weights can be neither trained nor pruned here."""
-    seen: int | None = None
-    for index, step in enumerate((spec.lean and spec.lean.steps) or []):
-        if seen is not None:
-            yield Issue(
-                f"spec.lean.steps[{index}].type",
-                f"found {step.type} after the Quantize of steps[{seen}]",
-                "put Quantize last: prune, then distil, then quantise",
-            )
-        if isinstance(step, Quantize):
-            seen = index
+    """Steps stand in an order in which each can work and none undoes another."""
+    return order_issues((spec.lean and spec.lean.steps) or [], "spec.lean.steps")
 
 
 def gate_bounds(spec: Spec) -> Iterable[Issue]:
@@ -183,7 +186,7 @@ def gate_bounds(spec: Spec) -> Iterable[Issue]:
             gate.metric == "LeanQualityRetained"
             and gate.min
             and number(gate.min) >= number(spec.routing.promise.retain)
-            and spec.routing.strategy == "Cascade"
+            and spec.routing.strategy != "Fixed"
         ):
             yield Issue(f"{field}.min", f"found {gate.min}, not below the promise spec.routing.promise.retain {spec.routing.promise.retain}",
                         "lower it: such a lean model keeps the promise alone and nothing is ever escalated; the gate is a floor, the promise is the pair's")  # fmt: skip
@@ -226,6 +229,9 @@ def evaluation_data(spec: Spec) -> DataSet | None:
 def price_basis(spec: Spec) -> Iterable[Issue]:
     """Each price has one basis, and both models share it."""
     if spec.pricing is None:
+        if spec.routing.usd_per_second is not None:
+            found = f"found {spec.routing.usd_per_second}, but spec.pricing is missing: there is nothing to weigh it against"
+            yield Issue("spec.routing.usdPerSecond", found, "write spec.pricing, or remove it")
         return
     bases = {}
     for name in ("large", "lean"):
@@ -264,6 +270,17 @@ def replicas(spec: Spec) -> Iterable[Issue]:
             )
 
 
+def monitoring_level(spec: Spec) -> Iterable[Issue]:
+    """A level of 0 can never alarm, and one above a half says nothing."""
+    monitoring = spec.routing.monitoring
+    if monitoring is not None and not 0 < number(monitoring.false_alarms) <= 0.5:
+        yield Issue(
+            "spec.routing.monitoring.falseAlarms",
+            f"found {monitoring.false_alarms}",
+            "write above 0 and at most 0.5, such as 0.05",
+        )
+
+
 def greedy(spec: Spec) -> Iterable[Issue]:
     """A proof needs answers that repeat."""
     if number(spec.evaluation.sampling.temperature) != 0:
@@ -275,6 +292,7 @@ def greedy(spec: Spec) -> Iterable[Issue]:
 
 
 RULES: tuple[Rule, ...] = (
-    one_of_large, one_of_lean, data_set_names, data_set_shape, prune_amount, step_order, gate_bounds,
-    metric_fits, price_basis, replicas, greedy,
+    one_of_large, one_of_lean, data_set_names, data_set_shape, amounts, step_order, gate_bounds,
+    metric_fits, price_basis, replicas, monitoring_level, greedy, budget_issues, classification_issues, embedding_issues,
+    external_issues, waiting_issues,
 )  # fmt: skip

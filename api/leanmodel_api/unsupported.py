@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from .classification import task_of
 from .errors import Issue
 from .resource import LeanModel, Spec
 from .sources import SCHEMES, SUPPORTED_SCHEMES, Source
-from .steps import Distill, Prune, Quantize
+from .steps import Distill, Quantize
 
 ADVICE = "not supported yet"
 Place = Literal["Machine", "Cluster"]
@@ -23,20 +24,15 @@ def unsupported_issues(model: LeanModel, place: Place = "Machine") -> list[Issue
     """
     spec = model.spec
     found = [*_plain(spec), *_steps(spec), *_sources(spec)]
-    return found if place == "Cluster" else [*found, *_on_one_machine(spec)]
+    return [*found, *(_in_a_cluster(spec) if place == "Cluster" else _on_one_machine(spec))]
 
 
 def _plain(spec: Spec) -> Iterable[Issue]:
-    serving, routing = spec.serving, spec.routing
+    serving = spec.serving
     reserved: list[tuple[bool, str, object, str]] = [
-        (spec.task != "text-generation", "spec.task", spec.task, "write text-generation"),
         (spec.large.external is not None, "spec.large.external", "an external provider", "give large.source"),
         (spec.lean is not None and spec.lean.search is not None, "spec.lean.search", "a search", "give lean.steps or lean.source"),
-        (routing.strategy != "Cascade", "spec.routing.strategy", routing.strategy, "write Cascade"),
-        (routing.external_providers == "Allowed", "spec.routing.externalProviders", "Allowed", "write Forbidden"),
-        (routing.budget is not None, "spec.routing.budget", "a budget", "remove it"),
         (spec.evaluation.metric == "Perplexity", "spec.evaluation.metric", "Perplexity", "use Perplexity as a gate; the promise needs a quality per answer"),
-        (serving.router.replicas != 1, "spec.serving.router.replicas", serving.router.replicas, "write 1"),
         (serving.pool is not None, "spec.serving.pool", serving.pool, "remove it"),
         (bool(spec.rollout.steps), "spec.rollout.steps", f"{len(spec.rollout.steps)} steps", "remove them: a proven revision takes all traffic at once"),
         (spec.rollout.max_error_rate is not None, "spec.rollout.maxErrorRate", spec.rollout.max_error_rate, "remove it"),
@@ -48,11 +44,24 @@ def _plain(spec: Spec) -> Iterable[Issue]:
             yield Issue(field, f"found {found}: {ADVICE}", remedy)
 
 
+def _in_a_cluster(spec: Spec) -> Iterable[Issue]:
+    """Yield what has only been carried out on one machine."""
+    if task_of(spec) is not None:
+        found = f"found {spec.task}: {ADVICE} in a cluster"
+        yield Issue("spec.task", found, "write text-generation, or serve it with `leanmodel up`")
+
+
 def _on_one_machine(spec: Spec) -> Iterable[Issue]:
     """Yield what takes a cluster: KubeRay scales replicas and finds GPUs, and its volumes hold the store."""
     here = f"{ADVICE} on one machine"
     if spec.serving.overrides is not None:
         yield Issue("spec.serving.overrides", f"found overrides: {here}", "remove it")
+    if spec.serving.router.state is not None:
+        yield Issue(
+            "spec.serving.router.state",
+            f"found {spec.serving.router.state}: {here}",
+            "remove it: the ledger lies in the run's folder",
+        )
     if spec.store is not None and not spec.store.uri.startswith("file:"):
         yield Issue("spec.store.uri", f"found {spec.store.uri}: {here}", "write file:PATH")
     for name in ("large", "lean"):
@@ -72,17 +81,13 @@ def _on_one_machine(spec: Spec) -> Iterable[Issue]:
 def _steps(spec: Spec) -> Iterable[Issue]:
     for index, step in enumerate((spec.lean and spec.lean.steps) or []):
         field = f"spec.lean.steps[{index}]"
-        if isinstance(step, Prune) and step.method != "Depth":
-            yield Issue(f"{field}.method", f"found {step.method}: {ADVICE}", "write Depth")
-        if isinstance(step, Distill) and set(step.objectives) != {"Logits"}:
+        # What a classifier's distillation can match is said where its task is checked.
+        if task_of(spec) is None and isinstance(step, Distill) and set(step.objectives) != {"Logits"}:
             yield Issue(
                 f"{field}.objectives", f"found {', '.join(step.objectives)}: {ADVICE}", "write [Logits]"
             )
-        if isinstance(step, Quantize):
-            if step.scheme == "W8A16":
-                yield Issue(f"{field}.scheme", f"found {step.scheme}: {ADVICE}", "write W8A8 or W4A16")
-            if step.algorithm not in ("RTN", "GPTQ"):
-                yield Issue(f"{field}.algorithm", f"found {step.algorithm}: {ADVICE}", "write RTN or GPTQ")
+        if isinstance(step, Quantize) and step.scheme == "W8A16":
+            yield Issue(f"{field}.scheme", f"found {step.scheme}: {ADVICE}", "write W8A8 or W4A16")
 
 
 def _sources(spec: Spec) -> Iterable[Issue]:

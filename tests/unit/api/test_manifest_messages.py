@@ -36,6 +36,15 @@ def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
 
 
 PRUNE = {"type": "Prune", "keepLayers": 4}
+PROVIDER = {"baseUrl": "https://api.example.com/v1", "model": "m"}
+
+
+def fallback(**external: str) -> dict[str, Any]:
+    """A fallback as it should be, its provider changed."""
+    price = {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "2"}
+    return {"external": {**PROVIDER, **external}, "price": price}
+
+
 QUANTIZE = {"type": "Quantize", "scheme": "W8A8"}
 CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     # what, changes, the field that the message names, words of finding or remedy
@@ -52,8 +61,11 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("misspelt in a step", [("spec.lean.steps.0.keepLayer", 3)], "spec.lean.steps[0].keepLayer", "did you mean 'keepLayers'"),
     ("field of another step", [("spec.lean.steps.0.scheme", "W8A8")], "spec.lean.steps[0].scheme", "fields here: type, method"),
     ("step without type", [("spec.lean.steps.0.type", DELETE)], "spec.lean.steps[0].type", "has no type"),
-    ("unknown step", [("spec.lean.steps.0.type", "Shrink")], "spec.lean.steps[0].type", "'Prune', 'Distill', 'Quantize'"),
-    ("reserved step", [("spec.lean.steps.0", {"type": "Factorize"})], "spec.lean.steps[0].type", "not supported yet"),
+    ("unknown step", [("spec.lean.steps.0.type", "Shrink")], "spec.lean.steps[0].type", "'Prune', 'Distill', "),
+    ("reserved step", [("spec.lean.steps.0", {"type": "Merge"})], "spec.lean.steps[0].type", "not supported yet"),
+    ("aware of no grid", [("spec.lean.steps", [PRUNE, {"type": "Heal", "quantizationAware": "W8A8"}])], "spec.lean.steps[1].quantizationAware", "right after it"),
+    ("adapters prune", [("spec.lean.steps", [{"type": "Heal", "method": "LoRA", "pruneTo": "0.5"}])], "spec.lean.steps[0].pruneTo", "write method: Full"),
+    ("block without size", [("spec.lean.steps", [{"type": "Prune", "method": "Magnitude", "ratio": "0.5", "structure": "Block"}])], "spec.lean.steps[0].blockSize", "write a size"),
     ("number for a string", [("spec.routing.promise.retain", 0.98)], "spec.routing.promise.retain", '"0.98"'),
     ("per cent", [("spec.routing.promise.retain", "98")], "spec.routing.promise.retain", '"0.95"'),
     ("not a number", [("spec.large.finetune.learningRate", "fast")], "spec.large.finetune.learningRate", '"0.0001"'),
@@ -77,6 +89,28 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("quantise twice", [("spec.lean.steps", [QUANTIZE, QUANTIZE])], "spec.lean.steps[1].type", "put Quantize last"),
     ("prune by nothing", [("spec.lean.steps.0.keepLayers", DELETE)], "spec.lean.steps[0]:", "neither keepLayers nor ratio"),
     ("prune by both", [("spec.lean.steps.0.ratio", "0.5")], "spec.lean.steps[0]:", "both keepLayers and ratio"),
+    ("2:4 read as a number", [("spec.lean.steps.0", {"type": "Prune", "method": "Wanda", "structure": 124})], "spec.lean.steps[0].structure", "'2:4'"),
+    ("half twice", [("spec.lean.steps.0", {"type": "Prune", "method": "Wanda", "structure": "2:4", "ratio": "0.5"})], "spec.lean.steps[0].ratio", "which is half"),
+    ("zeros of no share", [("spec.lean.steps.0", {"type": "Prune", "method": "Wanda"})], "spec.lean.steps[0].ratio", "the share of weights"),
+    ("all weights zero", [("spec.lean.steps.0", {"type": "Prune", "method": "Wanda", "ratio": "1"})], "spec.lean.steps[0].ratio", "found 1"),
+    ("zeros by layers", [("spec.lean.steps.0.method", "Wanda")], "spec.lean.steps[0].keepLayers", "it belongs to Depth"),
+    ("layers by pattern", [("spec.lean.steps.0.targets", ["Linear"])], "spec.lean.steps[0].targets", "it belongs to Magnitude or"),
+    ("channels of no share", [("spec.lean.steps.0", {"type": "Prune", "method": "Width"})], "spec.lean.steps[0].ratio", "share of channels"),
+    ("heads of no share", [("spec.lean.steps.0", {"type": "Prune", "method": "Heads"})], "spec.lean.steps[0].ratio", "share of key-value groups"),
+    ("neurons as layers", [("spec.lean.steps.0", {"type": "Prune", "method": "Neurons", "ratio": "0.5", "keepLayers": 4})], "spec.lean.steps[0].keepLayers", "belongs to Depth"),
+    ("neurons in fours", [("spec.lean.steps.0", {"type": "Prune", "method": "Neurons", "ratio": "0.5", "structure": "2:4"})], "spec.lean.steps[0].structure", "belongs to Magnitude"),
+    ("awq for activations", [("spec.lean.steps.2.algorithm", "AWQ")], "spec.lean.steps[2].algorithm", "write scheme: W4A16"),
+    ("smoothing for weights alone", [("spec.lean.steps.2", {**QUANTIZE, "scheme": "W4A16", "algorithm": "SmoothQuant"})], "spec.lean.steps[2].algorithm", "write scheme: W8A8"),
+    ("low rank of no size", [("spec.lean.steps.0", {"type": "Factorize"})], "spec.lean.steps[0]", "neither ratio nor energy"),
+    ("low rank of two sizes", [("spec.lean.steps.0", {"type": "Factorize", "ratio": "0.2", "energy": "0.9"})], "spec.lean.steps[0]", "both ratio and energy"),
+    ("low rank of nothing", [("spec.lean.steps.0", {"type": "Factorize", "energy": "1"})], "spec.lean.steps[0].energy", "between 0 and 1"),
+    ("pruning thin layers", [("spec.lean.steps", [{"type": "Factorize", "ratio": "0.2"}, PRUNE])], "spec.lean.steps[1].type", "put Prune before it"),
+    ("low rank of zeros", [("spec.lean.steps", [{"type": "Prune", "method": "Wanda", "ratio": "0.5"}, {"type": "Factorize", "ratio": "0.2"}])], "spec.lean.steps[1].type", "no zeros"),
+    ("rounding thin layers", [("spec.lean.steps", [{"type": "Factorize", "ratio": "0.2"}, QUANTIZE])], "spec.lean.steps[1].type", "not supported yet"),
+    ("neurons after zeros", [("spec.lean.steps", [{"type": "Prune", "method": "Wanda", "ratio": "0.5"}, {"type": "Prune", "method": "Neurons", "ratio": "0.5"}])], "spec.lean.steps[1].method", "put Neurons before it"),
+    ("distil after zeros", [("spec.lean.steps", [{"type": "Prune", "method": "Magnitude", "ratio": "0.5"}, {"type": "Distill"}])], "spec.lean.steps[1].type", "would fill the zeros"),
+    ("heal after trim", [("spec.lean.steps", [{"type": "Trim"}, {"type": "Heal"}])], "spec.lean.steps[1].labelWeight", "put Heal before it"),
+    ("field of a heal in a trim", [("spec.lean.steps.0", {"type": "Trim", "loraRank": 4})], "spec.lean.steps[0].loraRank", "fields here: type, dataSet"),
     ("protects more than it keeps", [("spec.lean.steps.0.protectFirst", 9)], "spec.lean.steps[0].keepLayers", "less than protectFirst"),
     ("data set of no name", [("spec.evaluation.dataSet", "sns")], "spec.evaluation.dataSet", "write one of sms"),
     ("no data set", [("spec.dataSets", [])], "spec.large.finetune.dataSet", "there is no data set"),
@@ -105,16 +139,38 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("reserved scheme", [("spec.large.source.uri", "s3://bucket/key")], "spec.large.source.uri", "not supported yet"),
     ("external", [("spec.large", {"external": {"baseUrl": "https://x.example/v1", "model": "m"}})], "spec.large.external", "not supported yet"),
     ("search", [("spec.lean", {"search": {}})], "spec.lean.search", "not supported yet"),
-    ("task", [("spec.task", "text-embedding")], "spec.task", "not supported yet"),
-    ("strategy", [("spec.routing.strategy", "Predictive")], "spec.routing.strategy", "not supported yet"),
-    ("providers", [("spec.routing.externalProviders", "Allowed")], "spec.routing.externalProviders", "not supported yet"),
-    ("budget", [("spec.routing.budget", {"largeUSDPerHour": "20"})], "spec.routing.budget", "not supported yet"),
+    ("strategy", [("spec.routing.strategy", "Random")], "spec.routing.strategy", "Auto"),
+    ("a level that never alarms", [("spec.routing.monitoring", {"falseAlarms": "0"})], "spec.routing.monitoring.falseAlarms", "at most 0.5"),
+    ("allowed without a provider", [("spec.routing.externalProviders", "Allowed")], "spec.routing.externalProviders", "write spec.routing.fallback"),
+    ("a provider without a price", [("spec.routing.fallback", {"external": PROVIDER})], "spec.routing.fallback.price", "is missing"),
+    ("half a price", [("spec.routing.fallback", {"external": PROVIDER, "price": {"inputUSDPerMillionTokens": "1"}})], "spec.routing.fallback.price.outputUSDPerMillionTokens", "is missing"),
+    ("a provider in the clear", [("spec.routing.fallback", fallback(baseUrl="http://api.example.com/v1"))], "spec.routing.fallback.external.baseUrl", "write https://"),
+    ("a key in the address", [("spec.routing.fallback", fallback(baseUrl="https://me:key@api.example.com/v1"))], "spec.routing.fallback.external.baseUrl", "found"),
+    ("a query in the address", [("spec.routing.fallback", fallback(baseUrl="https://api.example.com/v1?key=x"))], "spec.routing.fallback.external.baseUrl", "found"),
+    ("an unknown ability", [("spec.routing.fallback", {**fallback(), "accepts": ["Audio"]})], "spec.routing.fallback.accepts[0]", "'Tools' or 'Images'"),
+    ("an ability twice", [("spec.routing.fallback", {**fallback(), "accepts": ["Tools", "Tools"]})], "spec.routing.fallback.accepts", "write each once"),
+    ("no time for a provider", [("spec.routing.fallback", {**fallback(), "timeouts": {"firstToken": "0s"}})], "spec.routing.fallback.timeouts.firstToken", "above 0"),
+    ("no time for a model", [("spec.serving.router", {"timeouts": {"betweenTokens": "0m"}})], "spec.serving.router.timeouts.betweenTokens", "above 0"),
+    ("a breaker that never opens", [("spec.serving.router", {"breaker": {"openFor": "0s"}})], "spec.serving.router.breaker.openFor", "above 0"),
+    ("more retries than requests", [("spec.serving.router", {"retries": "1.5"})], "spec.serving.router.retries", '"0.95"'),
+    ("budget of nothing", [("spec.routing.budget", {})], "spec.routing.budget:", "write one of them, or both"),
+    ("budget of another name", [("spec.routing.budget", {"largeUSDPerHour": "20"})], "spec.routing.budget.largeUSDPerHour", "usdPerHour"),
+    ("budget of a number", [("spec.routing.budget", {"usdPerDay": 20})], "spec.routing.budget.usdPerDay", "write it as a string"),
+    ("budget of 0", [("spec.routing.budget", {"usdPerDay": "0.0"})], "spec.routing.budget.usdPerDay", "expected above 0"),
+    ("budget beyond count", [("spec.routing.budget", {"usdPerHour": "1e999999"})], "spec.routing.budget.usdPerHour", "expected at most"),
+    ("budget without prices", [("spec.routing.budget", {"usdPerDay": "20"}), ("spec.evaluation.gates", DELETE), ("spec.pricing", DELETE)], "spec.routing.budget:", "write spec.pricing"),
+    ("lean only without lean", [("spec.routing.budget", {"usdPerDay": "20", "whenExceeded": "LeanOnly"}), ("spec.evaluation.gates", DELETE), ("spec.lean", DELETE)], "spec.routing.budget.whenExceeded", "add spec.lean"),
+    ("another end of a budget", [("spec.routing.budget", {"usdPerDay": "20", "whenExceeded": "Stop"})], "spec.routing.budget.whenExceeded", "LeanOnly"),
+    ("queue without a bound", [("spec.serving", {"router": {"limits": {"queue": 5}}})], "spec.serving.router.limits.queue", "concurrency"),
+    ("body of nothing", [("spec.serving", {"router": {"limits": {"maxBody": "1"}}})], "spec.serving.router.limits.maxBody", "from 1Ki to 1Gi"),
+    ("no time at all", [("spec.serving", {"router": {"limits": {"queueTimeout": "0s"}}})], "spec.serving.router.limits.queueTimeout", "from 1s to 24h"),
+    ("state on one machine", [("spec.serving", {"router": {"state": "pvc://x"}})], "spec.serving.router.state", "not supported yet on one machine"),
+    ("access of no kind", [("spec.serving", {"router": {"access": "Nobody"}})], "spec.serving.router.access", "Keys"),
     ("scaling", [("spec.serving", {"lean": {"maxReplicas": 3}})], "spec.serving.lean.maxReplicas", "not supported yet"),
     ("gpu", [("spec.serving", {"lean": {"resources": {"gpu": 1}}})], "spec.serving.lean.resources.gpu", "not supported yet"),
     ("rollout", [("spec.rollout", {"steps": [{"weight": 5}]})], "spec.rollout.steps", "not supported yet"),
-    ("pruning heads", [("spec.lean.steps.0.method", "Heads")], "spec.lean.steps[0].method", "not supported yet"),
     ("hidden states", [("spec.lean.steps.1.objectives", ["Hidden"])], "spec.lean.steps[1].objectives", "not supported yet"),
-    ("awq", [("spec.lean.steps.2.algorithm", "AWQ")], "spec.lean.steps[2].algorithm", "not supported yet"),
+    ("8 bits", [("spec.lean.steps.2.scheme", "W8A16")], "spec.lean.steps[2].scheme", "not supported yet"),
     ("overrides", [("spec.serving", {"overrides": {"podTemplate": {}}})], "spec.serving.overrides", "not supported yet"),
     ("bucket store", [("spec.store", {"uri": "s3://b"})], "spec.store.uri", "not supported yet"),
 ]  # fmt: skip
