@@ -22,9 +22,12 @@ BESIDE = frozenset(
     {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
      "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
      "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "quantize_config.json",
-     "recipe.yaml"}
+     "recipe.yaml", "modules.json"}
 )  # fmt: skip
 """Files taken along with safetensors weights; anything else (above all code) stays where it is."""
+
+POOLING = "1_Pooling/config.json"
+"""How a sentence encoder makes one vector of a text's tokens, as sentence-transformers stores it."""
 
 TOKENIZERS: tuple[frozenset[str], ...] = (
     frozenset({"tokenizer.json"}), frozenset({"tokenizer.model"}), frozenset({"spiece.model"}),
@@ -151,6 +154,8 @@ def _one_file(wanted: str, found: list[str], shards: Shards, field: str) -> Choi
         raise _no_weights([wanted], field)
     beside = [name for name in found if names.parent(name) == folder and names.base(name) in BESIDE]
     _complete(wanted, {names.base(name) for name in beside}, field)
+    pooling = f"{folder}/{POOLING}" if folder else POOLING
+    beside += [pooling] if pooling in found else []
     return Choice(tuple(sorted({*weights, *beside})), folder)
 
 

@@ -43,6 +43,15 @@ class Built:
 
 
 @dataclass(frozen=True)
+class _Filled:
+    """A row, its templates filled in."""
+
+    text: str
+    answer: str | None
+    group: str | None
+
+
+@dataclass(frozen=True)
 class Parts:
     """A data set, split. Each part is in a seeded random order, so that its first n rows are a fair sample.
 
@@ -97,6 +106,19 @@ def load(data_set: DataSet, base_dir: Path, store: Store, *, field: str | None =
     return split(built, data_set.split, field, source_digest=entry.digest)
 
 
+def line_of(data_set: DataSet, base_dir: Path, store: Store, example: Example, *, field: str) -> int | None:
+    """Return the line of a data set's file where an example's prompt stands first; None when it is not there."""
+    entry = sources.fetch(data_set.source, base_dir, store, kind="data", field=f"{field}.source")
+    table = read_rows((entry.path / entry.files[0].name).read_bytes(), data_set.format, field)
+    prompt = data_set.prompt
+    template = templates.parse(prompt.user if prompt.user is not None else prompt.text or "", field)
+    wanted = example.id.partition("-")[0]
+    return next(
+        (row.line for row in table.rows if _prompt_digest(data_set, _filled(template, row, field)) == wanted),
+        None,
+    )
+
+
 def build_examples(table: Table, data_set: DataSet, field: str) -> Built:
     """Turn rows into examples: templates filled in, answers checked, duplicates and surplus rows left out.
 
@@ -117,16 +139,20 @@ def build_examples(table: Table, data_set: DataSet, field: str) -> Built:
     answer = templates.parse(data_set.answer, f"{field}.answer") if data_set.answer is not None else None
     if answer is not None:
         templates.require_columns(answer, table.columns, f"{field}.answer")
-    groups: dict[str, list[tuple[str, str | None]]] = {}
+    group = templates.parse(data_set.group, f"{field}.group") if data_set.group is not None else None
+    if group is not None:
+        templates.require_columns(group, table.columns, f"{field}.group")
+    alike: dict[str, list[_Filled]] = {}
     wrong: list[tuple[int, str]] = []
     for row in table.rows:
         text = _filled(template, row, prompt_field)
         wanted = _answer(answer, row, f"{field}.answer")
         if wanted is not None and data_set.choices is not None and wanted not in data_set.choices:
             wrong.append((row.line, wanted))
-        groups.setdefault(_prompt_digest(data_set, text), []).append((text, wanted))
+        kind = _answer(group, row, f"{field}.group")
+        alike.setdefault(_prompt_digest(data_set, text), []).append(_Filled(text, wanted, kind))
     _check_choices(wrong, data_set, field)
-    built = _examples(groups, data_set)
+    built = _examples(alike, data_set)
     if answer is not None:
         _check_classes({example.answer for example in built.examples}, len(built.examples), field)
     return built
@@ -210,19 +236,21 @@ def _prompt_digest(data_set: DataSet, text: str) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:32]
 
 
-def _examples(groups: dict[str, list[tuple[str, str | None]]], data_set: DataSet) -> Built:
+def _examples(alike: dict[str, list[_Filled]], data_set: DataSet) -> Built:
     removed, conflicts = 0, 0
     made: list[tuple[str, Example]] = []
-    for digest, rows in groups.items():
-        counts = Counter(wanted for _, wanted in rows)
+    for digest, rows in alike.items():
+        counts = Counter(row.answer for row in rows)
         conflicts += len(counts) > 1
-        kept = sorted(rows, key=lambda row: (-counts[row[1]], row[1] or "", row[0]))
+        kept = sorted(
+            rows, key=lambda row: (-counts[row.answer], row.answer or "", row.text, row.group or "")
+        )
         if data_set.drop_duplicates:
             removed += len(kept) - 1
             kept = kept[:1]
-        for number, (text, wanted) in enumerate(kept):
+        for number, row in enumerate(kept):
             id = digest if number == 0 else f"{digest}-{number + 1}"
-            made.append((digest, _example(id, text, wanted, data_set)))
+            made.append((digest, _example(id, row, data_set)))
     if data_set.max_rows is not None and len(made) > data_set.max_rows:
         made.sort(key=lambda pair: draw(data_set.split.seed, "keep", pair[1].id))
         made = made[: data_set.max_rows]
@@ -231,17 +259,20 @@ def _examples(groups: dict[str, list[tuple[str, str | None]]], data_set: DataSet
     return Built(examples, prompts, removed, conflicts)
 
 
-def _example(id: str, text: str, wanted: str | None, data_set: DataSet) -> Example:
+def _example(id: str, row: _Filled, data_set: DataSet) -> Example:
     if data_set.prompt.user is None:
-        return Example(id=id, messages=None, text=text, answer=wanted)
+        return Example(id=id, messages=None, text=row.text, answer=row.answer, group=row.group)
     system = data_set.prompt.system
     head = [Message(role="system", content=system)] if system is not None else []
-    return Example(id=id, messages=[*head, Message(role="user", content=text)], text=None, answer=wanted)
+    messages = [*head, Message(role="user", content=row.text)]
+    return Example(id=id, messages=messages, text=None, answer=row.answer, group=row.group)
 
 
 def _parts_digest(parts: dict[str, list[Example]]) -> str:
     sha = hashlib.sha256()
     for name in PARTS:
         for example in parts[name]:
-            sha.update(f"{name} {example.model_dump_json()}\n".encode("utf-8", "surrogatepass"))
+            # A data set without groups has the digest that it had before there were any.
+            text = example.model_dump_json(exclude={"group"} if example.group is None else None)
+            sha.update(f"{name} {text}\n".encode("utf-8", "surrogatepass"))
     return "sha256:" + sha.hexdigest()

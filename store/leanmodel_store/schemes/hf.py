@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,48 @@ class _Hub:
 
 
 SCHEME: Scheme = _Hub()
+
+
+def configuration(request: Request, also: Sequence[str] = ()) -> Path:
+    """Return a folder of the hub's cache with the repository's ``config.json``; no weights are downloaded.
+
+    Args:
+        request: what the manifest says.
+        also: further small files, which need not be there.
+
+    Raises:
+        InputError: there is no such file or repository, or the hub cannot be asked.
+    """
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, revision = _Hub._repo(request), request.source.revision
+    try:
+        if not constants.is_offline_mode():
+            revision = HfApi().model_info(repo, revision=revision).sha
+        folder = Path(hf_hub_download(repo, "config.json", revision=revision)).parent
+        for name in also:
+            _if_there(repo, name, revision)
+        return folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise one(
+            InputError, f"{request.field}.uri", f"config.json of {repo} cannot be had ({type(error).__name__})",
+            "correct the address or the revision, or fetch the model first",
+        ) from error  # fmt: skip
+
+
+def _if_there(repo: str, name: str, revision: str | None) -> None:
+    """Download a file into the hub's cache, unless the repository has none of that name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(repo, name, revision=revision)
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return
+    except HfHubHTTPError as error:
+        if error.response is None or error.response.status_code != 404:
+            raise
 
 
 def _from_cache(request: Request, repo: str, target: Path) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import random
 from collections import Counter
@@ -349,3 +350,25 @@ def test_the_quickstarts_messages_are_all_read() -> None:
     assert Counter(row.values["label"] for row in found.rows) == {"ham": 4827, "spam": 747}
     built = build_examples(found, data_set(), FIELD)
     assert (len(built.examples), built.duplicates_removed, built.conflicts) == (5160, 414, 0)
+
+
+# ------------------------------------------------------------------------------------------- groups
+
+
+def test_a_row_says_its_group_and_without_one_nothing_changes() -> None:
+    rows = [("ham" if n % 2 else "spam", f"text {n}") for n in range(40)]
+    plain = split(build_examples(table(rows), data_set(), FIELD), Split(**HALVES), FIELD)
+    kinds = split(build_examples(table(rows), data_set(group="about {label}"), FIELD), Split(**HALVES), FIELD)
+    assert {(e.answer, e.group) for e in kinds.train} == {("ham", "about ham"), ("spam", "about spam")}
+    assert [e.id for e in kinds.train] == [e.id for e in plain.train] and kinds.digest != plain.digest
+    # The digest of data without groups is what it was when there were none: proofs stay what they prove.
+    sha = hashlib.sha256()
+    for name in PARTS:
+        for example in getattr(plain, name):
+            known = {
+                key: value for key, value in json.loads(example.model_dump_json()).items() if key != "group"
+            }
+            sha.update(f"{name} {json.dumps(known, separators=(',', ':'))}\n".encode())
+    assert plain.digest == f"sha256:{sha.hexdigest()}"
+    with refused("names the column topic", f"{FIELD}.group"):
+        build_examples(table(rows), data_set(group="{topic}"), FIELD)

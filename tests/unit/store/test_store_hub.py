@@ -1,18 +1,15 @@
 """The hub's real client against a server on this machine that speaks the hub's protocol, and against its cache."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import COMMIT, Hub, serving
 from store_making import safetensors_bytes, write_model
 
 from leanmodel_api.errors import InputError
@@ -21,7 +18,6 @@ from leanmodel_store import sources
 from leanmodel_store.artifacts import Store
 from leanmodel_store.schemes import hf
 
-COMMIT = "1234567890abcdef1234567890abcdef12345678"
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "tokenizer.json": b"{}",
@@ -32,100 +28,10 @@ FILES = {
 }
 
 
-@dataclass
-class Hub:
-    """What the server gives out, and what it was asked for."""
-
-    url: str = ""
-    files: dict[str, bytes] = field(default_factory=lambda: dict(FILES))
-    stated: dict[str, str] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def tree(self) -> list[dict[str, Any]]:
-        entries = []
-        for sibling in self.info()["siblings"]:
-            entry = {
-                "type": "file",
-                "path": sibling["rfilename"],
-                "size": sibling["size"],
-                "oid": sibling["blobId"],
-            }
-            if "lfs" in sibling:
-                entry["lfs"] = {**sibling["lfs"], "oid": sibling["lfs"]["sha256"]}
-            entries.append(entry)
-        return entries
-
-    def info(self) -> dict[str, Any]:
-        siblings = []
-        for name, data in self.files.items():
-            sibling: dict[str, Any] = {
-                "rfilename": name,
-                "size": len(data),
-                "blobId": hashlib.sha1(data).hexdigest(),
-            }
-            if name.endswith(".safetensors"):
-                sha = self.stated.get(name, hashlib.sha256(data).hexdigest())
-                sibling["lfs"] = {"sha256": sha, "size": len(data), "pointerSize": 134}
-            siblings.append(sibling)
-        return {
-            "id": "org/tiny",
-            "modelId": "org/tiny",
-            "sha": COMMIT,
-            "siblings": siblings,
-            "tags": [],
-            "private": False,
-        }
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    hub = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def do_HEAD(self) -> None:  # noqa: N802 (the name that http.server calls)
-            self.answer(body=False)
-
-        def do_GET(self) -> None:  # noqa: N802
-            self.answer(body=True)
-
-        def answer(self, body: bool) -> None:
-            path = self.path.partition("?")[0]
-            hub.asked.append(path)
-            head: dict[str, str] = {"X-Repo-Commit": COMMIT}
-            if path.startswith("/api/models/org/tiny") and "/absent" not in path:
-                data = json.dumps(hub.tree() if "/tree/" in path else hub.info()).encode()
-            elif (
-                path.startswith(f"/org/tiny/resolve/{COMMIT}/")
-                and path.rpartition(COMMIT + "/")[2] in hub.files
-            ):
-                data = hub.files[path.rpartition(COMMIT + "/")[2]]
-                head["ETag"] = f'"{hashlib.sha1(data).hexdigest()}"'
-            else:
-                what = "RevisionNotFound" if path.startswith("/api/models/org/tiny") else "RepoNotFound"
-                self.send_response(404)
-                self.send_header("X-Error-Code", what)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(200)
-            for name, value in head.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(FILES) as found:
+        yield found
 
 
 SCRIPT = """
@@ -257,3 +163,39 @@ def test_patterns_match_their_own_name_alone() -> None:
     for name in ("a*.json", "a[1].json", "a?.json", "plain.json"):
         assert fnmatch(name, hf._literal(name))
         assert not fnmatch("ab1.json", hf._literal(name)) and not fnmatch("a1.json", hf._literal(name))
+
+
+LOOK = """
+import json, sys
+from pathlib import Path
+from leanmodel_api.errors import InputError
+from leanmodel_api.sources import Source
+from leanmodel_store import peek
+from leanmodel_store.artifacts import Store
+try:
+    also = sys.argv[3:]
+    folder = peek.look(Source(**json.loads(sys.argv[1])), Path(), Store(Path(sys.argv[2])), "spec.large.source", also)
+    print(json.dumps({"config": (folder / "config.json").read_text(), "names": sorted(p.name for p in folder.iterdir())}))
+except InputError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
+
+def test_a_look_asks_for_the_configuration_alone(hub: Hub, tmp_path: Path) -> None:
+    def look(url: str, uri: str) -> dict[str, Any]:
+        source = json.dumps({"uri": uri})
+        said: dict[str, Any] = json.loads(client(tmp_path, url, LOOK, source, str(tmp_path / "store")))
+        return said
+
+    assert look(hub.url, "hf://org/tiny")["names"] == ["config.json"]
+    assert {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path} == {"config.json"}
+    assert (
+        "spec.large.source.uri: config.json of org/gone cannot be had"
+        in look(hub.url, "hf://org/gone")["error"]
+    )
+    # Small files beside it are asked for where they are wanted; that one is not there is no error.
+    said = json.loads(client(tmp_path, hub.url, LOOK, json.dumps({"uri": "hf://org/tiny"}), str(tmp_path / "store"), "modules.json", "tokenizer.json"))  # fmt: skip
+    assert said["names"] == ["config.json", "tokenizer.json"]
+    # Fetched since, with its weights: the store's copy is looked at, and no hub is needed.
+    ask(tmp_path, hub.url, uri="hf://org/tiny")
+    assert "model.safetensors" in look("", "hf://org/tiny")["names"]
