@@ -19,23 +19,19 @@ from leanmodel_api.policy import (
     Record,
     Scope,
 )
-from leanmodel_routing import exact, figures
-from leanmodel_routing.cases import decide_case, with_total
-from leanmodel_routing.certify import (
-    predicted_lean_share,
-    take_walk,
-)
+from leanmodel_routing import figures
+from leanmodel_routing.cases import Decision, Spend, decide_case, with_total
+from leanmodel_routing.certify import take_walk
+from leanmodel_routing.choosing import choose
 from leanmodel_routing.evaluate import evaluate_table
 from leanmodel_routing.parts import Parts, split
-from leanmodel_routing.predictors.candidates import Candidate, candidates_for
-from leanmodel_routing.predictors.fit import Fitted, fit_candidate, table_confidences
+from leanmodel_routing.predictors.candidates import Candidate
+from leanmodel_routing.predictors.fit import table_confidences
 from leanmodel_routing.table import Floats, Table, data_digest
 from leanmodel_routing.threads import single_threaded
-from leanmodel_routing.walk import Walk, plan_walk
+from leanmodel_routing.walk import Walk
 
 BALANCED_METRIC = "balanced-accuracy"
-CHOICE_STEPS = 25
-SHARE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,15 @@ class CalibrationResult:
         """What `leanmodel calibrate` writes: the evaluation's keys, and the policy under `policy`; plain
         JSON.
         """
-        found = self.evaluation.model_dump(mode="json")
-        found["notes"] = [*self.notes, *found["notes"]]
-        found["policy"] = self.policy.model_dump(mode="json")
-        return found
+        return document(self.policy, self.evaluation, self.notes)
+
+
+def document(policy: Policy, evaluation: PolicyEvaluation, notes: Sequence[str]) -> dict[str, Any]:
+    """The evaluation's keys with the input's notes before its own, and the policy under `policy`; plain JSON."""
+    found = evaluation.model_dump(mode="json")
+    found["notes"] = [*notes, *found["notes"]]
+    found["policy"] = policy.model_dump(mode="json")
+    return found
 
 
 @single_threaded
@@ -81,23 +82,22 @@ def calibrate(
 
     Raises InputError where a number is out of its range, a part is empty, or a stratum is missing.
     """
-    _check(retain, confidence, looks)
-    if parts is None:
-        parts = split(records, seed)
-    parts = parts.checked()
-    how: Aggregate = aggregate or (scope.aggregate if scope else None) or "mean"
-    if aggregate is None and metric == BALANCED_METRIC:
-        how = "balanced"
-    tables = (Table.of(parts.fit, how), Table.of(parts.certify, how), Table.of(parts.report, how))
-    named = (scope or Scope()).model_copy(
-        update={
-            "metric": metric if metric != "quality" or scope is None else scope.metric,
-            "aggregate": how,
-            "data_digest": data_digest([*parts.fit, *parts.certify, *parts.report]),
-        }
+    given = prepare(
+        records,
+        retain,
+        confidence,
+        seed,
+        parts=parts,
+        metric=metric,
+        aggregate=aggregate,
+        scope=scope,
+        looks=looks,
     )
-    policy = calibrate_tables(*tables, retain, confidence, seed, scope=named, method=method, looks=looks)
-    evaluation = evaluate_table(policy, tables[2], part="report")
+    policy = calibrate_tables(
+        given.fit, given.certify, given.report, retain, confidence, seed,
+        scope=given.scope, method=method, looks=looks,
+    )  # fmt: skip
+    evaluation = evaluate_table(policy, given.report, part="report")
     certificate = policy.certificate.model_copy(update={"label_free": evaluation.label_free})
     policy = policy.model_copy(
         update={
@@ -106,7 +106,7 @@ def calibrate(
             "curve": evaluation.curve,
         }
     ).sealed()
-    return CalibrationResult(policy, evaluation.model_copy(update={"certificate": certificate}), parts.notes)
+    return CalibrationResult(policy, evaluation.model_copy(update={"certificate": certificate}), given.notes)
 
 
 @single_threaded
@@ -125,33 +125,12 @@ def calibrate_tables(
 ) -> Policy:
     """`calibrate` on tables, without the evaluation; the report part is only counted."""
     risk = (1.0 - confidence) / looks
-    certify = _same_strata(fit, certify)
+    certify = same_strata(fit, certify)
     chosen, walk, method = choose(fit, len(certify), retain, risk, seed, candidates, method)
     scores = table_confidences(chosen.predictor, certify)
-    result = take_walk(walk, certify, scores, retain, risk, method, seed)
-    decision = decide_case(walk, result, certify, scores, retain, risk, method, seed)
-    decision = with_total(decision, len(certify), len(fit) + len(certify) + len(report))
-    certificate = Certificate(
-        retain=retain,
-        confidence=confidence,
-        method=method,
-        n=len(certify),
-        p_value=min(decision.p_value, 1.0),
-        certified=decision.step is not None,
-        outcome=decision.outcome,
-        message=decision.message,
-        threshold_index=decision.step,
-        steps=len(walk.thresholds),
-        tested=len(result.p_values),
-        start=walk.start,
-        looks=looks,
-        blocks=int(np.bincount(certify.stratum, minlength=len(certify.strata)).min())
-        if certify.aggregate == "balanced"
-        else None,
-        parts=PartSizes(fit=len(fit), certify=len(certify), report=len(report)),
-        needed=decision.needed,
-        quality_large=min(figures.quality_of(certify, certify.large), 1.0),
-    )
+    sizes = PartSizes(fit=len(fit), certify=len(certify), report=len(report))
+    terms = Terms(retain, confidence, risk, looks, seed)
+    decision, certificate = certify_walk(walk, method, certify, scores, terms, sizes)
     return Policy(
         kind=decision.kind,
         predictor=chosen.predictor,
@@ -165,57 +144,99 @@ def calibrate_tables(
     )
 
 
-def choose(
-    fit: Table,
-    certify_size: int,
+@dataclass(frozen=True)
+class Prepared:
+    """The three parts as tables, the scope to be certified, and notes on the input."""
+
+    fit: Table
+    certify: Table
+    report: Table
+    scope: Scope
+    notes: tuple[str, ...]
+
+
+def prepare(
+    records: Sequence[Record],
     retain: float,
-    risk: float,
+    confidence: float,
     seed: int,
-    candidates: Sequence[Candidate] | None = None,
-    method: Method | None = None,
-) -> tuple[Fitted, Walk, Method]:
-    """The candidate and test with the best future, by the fit part's cross-fitted confidences alone, and the
-    walk.
-
-    First the lean share that its walk is expected to certify; among those within SHARE_TOLERANCE of the
-    best, the largest area under quality over share (APGR up to scale); among equals the simplest, and the exact
-    test before betting.
-    """
-    ways: tuple[Method, ...] = (
-        ("ltt-exact", "ltt-betting") if exact.applies(fit, retain) else ("ltt-betting",)
+    *,
+    parts: Parts | None,
+    metric: str,
+    aggregate: Aggregate | None,
+    scope: Scope | None,
+    looks: int,
+) -> Prepared:
+    """Check what was asked for and split the records; arguments and errors as `calibrate`'s."""
+    _check(retain, confidence, looks)
+    if parts is None:
+        parts = split(records, seed)
+    parts = parts.checked()
+    how: Aggregate = aggregate or (scope.aggregate if scope else None) or "mean"
+    if aggregate is None and metric == BALANCED_METRIC:
+        how = "balanced"
+    named = (scope or Scope()).model_copy(
+        update={
+            "metric": metric if metric != "quality" or scope is None else scope.metric,
+            "aggregate": how,
+            "data_digest": data_digest([*parts.fit, *parts.certify, *parts.report]),
+        }
     )
-    if method is not None:
-        ways = (method,)
-    rated: list[tuple[float, float, Fitted, Method]] = []
-    for candidate in candidates or candidates_for(fit):
-        fitted = fit_candidate(candidate, fit, seed)
-        walk = _walk(fit, fitted, retain, CHOICE_STEPS)
-        area = _area(walk.fit, walk.crossed)
-        for way in ways:
-            share = predicted_lean_share(walk, certify_size, retain, risk, way, seed)
-            rated.append((share, area, fitted, way))
-    best = max(share for share, _, _, _ in rated)
-    near = [item for item in rated if item[0] >= best - SHARE_TOLERANCE]
-    area = max(item[1] for item in near)
-    fitted = next(item[2] for item in near if item[1] >= area - 1e-3 * abs(area))
-    share = max(item[0] for item in near if item[2] is fitted)
-    way = next(item[3] for item in near if item[2] is fitted and item[0] == share)
-    return fitted, _walk(fit, fitted, retain), way
+    fit, certify, report = (
+        Table.of(part, how, named.hold_back) for part in (parts.fit, parts.certify, parts.report)
+    )
+    return Prepared(fit, certify, report, named, parts.notes)
 
 
-def _walk(fit: Table, fitted: Fitted, retain: float, steps: int | None = None) -> Walk:
-    scores = table_confidences(fitted.predictor, fit)
-    return plan_walk(fit, scores, fitted.crossed, retain, *(() if steps is None else (steps,)))
+@dataclass(frozen=True)
+class Terms:
+    """What is promised, and the risk that this one certificate may spend."""
+
+    retain: float
+    confidence: float
+    risk: float
+    looks: int
+    seed: int
 
 
-def _area(fit: Table, crossed: Floats) -> float:
-    if not len(fit):
-        return 0.0
-    curve = figures.curve_of(fit, crossed)
-    return float(np.trapezoid(curve.quality[::-1], curve.share[::-1]))
+def certify_walk(
+    walk: Walk,
+    method: Method,
+    certify: Table,
+    scores: Floats,
+    terms: Terms,
+    sizes: PartSizes,
+    spend: Spend | None = None,
+) -> tuple[Decision, Certificate]:
+    """Take a walk on the certify part (scores [n]) and name what it shows."""
+    retain, risk, seed = terms.retain, terms.risk, terms.seed
+    result = take_walk(walk, certify, scores, retain, risk, method, seed)
+    decision = decide_case(walk, result, certify, scores, retain, risk, method, seed, spend)
+    decision = with_total(decision, len(certify), sizes.fit + sizes.certify + sizes.report)
+    balanced = certify.aggregate == "balanced"
+    blocks = np.bincount(certify.stratum, minlength=len(certify.strata)).min() if balanced else None
+    return decision, Certificate(
+        retain=retain,
+        confidence=terms.confidence,
+        method=method,
+        n=len(certify),
+        p_value=min(decision.p_value, 1.0),
+        certified=decision.step is not None,
+        outcome=decision.outcome,
+        message=decision.message,
+        threshold_index=decision.step,
+        steps=len(walk.thresholds),
+        tested=len(result.p_values),
+        start=walk.start,
+        looks=terms.looks,
+        blocks=None if blocks is None else int(blocks),
+        parts=sizes,
+        needed=decision.needed,
+        quality_large=min(figures.quality_of(certify, certify.large), 1.0),
+    )
 
 
-def _same_strata(fit: Table, certify: Table) -> Table:
+def same_strata(fit: Table, certify: Table) -> Table:
     """Certify with the fit part's classes too, so that a class it lacks is seen to be missing."""
     strata = tuple(sorted({*fit.strata, *certify.strata}))
     if strata == certify.strata:

@@ -8,16 +8,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leanmodel_api.policy import Method, Outcome, PolicyKind
+from leanmodel_api.routing_policy import Strategy
 from leanmodel_routing import figures
 from leanmodel_routing.certify import WalkResult, better_p_value, records_needed
-from leanmodel_routing.table import Floats, Table
+from leanmodel_routing.policies.ways import cost_each, tried
+from leanmodel_routing.table import Floats, Mask, Table
 from leanmodel_routing.ttest import FEWEST as T_FEWEST
 from leanmodel_routing.walk import ACCEPT_ALL, Walk
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A case: kind of policy, certified step (None: all-large), its name and message, p-value, records needed."""
+    """A case: kind of policy, certified step (None: all-large), its name and message, p-value, records needed.
+
+    The kind `cascade` stands for whichever strategy the walk was of; so does the outcome's name.
+    """
 
     kind: PolicyKind
     step: int | None
@@ -25,6 +30,24 @@ class Decision:
     message: str
     p_value: float
     needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Spend:
+    """How a strategy's calls are paid for."""
+
+    strategy: Strategy
+    usd_per_second: float = 0.0
+
+    def of(self, table: Table, scores: Floats, accepted: Mask) -> float:
+        """Mean cost per request of accepting these [n]; the large share where costs are unknown."""
+        asked = tried(self.strategy, scores, accepted)
+        return float(np.mean(cost_each(table, asked, accepted, self.usd_per_second)))
+
+    def all_large(self, table: Table) -> float:
+        """Mean cost per request had all gone to the large model."""
+        none = np.zeros(len(table), dtype=np.bool_)
+        return float(np.mean(cost_each(table, none, none, self.usd_per_second)))
 
 
 def decide_case(
@@ -36,14 +59,19 @@ def decide_case(
     risk: float,
     method: Method,
     seed: int,
+    spend: Spend | None = None,
 ) -> Decision:
-    """Name the case: the cheapest certified step, or all-large with what to do."""
+    """Name the case: the cheapest certified step by `spend` (a cascade's), or all-large with what to do."""
+    costs = spend or Spend("cascade")
     if not result.certified:
         return _nothing_certified(walk, result, certify, scores, retain, risk, method, seed)
-    step = min(result.certified, key=lambda index: (_step_cost(certify, scores, walk, index), -index))
+    prices = {
+        index: costs.of(certify, scores, scores >= walk.thresholds[index]) for index in result.certified
+    }
+    step = min(result.certified, key=lambda index: (prices[index], -index))
     p_value = result.p_values[step]
     lean, large = figures.quality_of(certify, certify.lean), figures.quality_of(certify, certify.large)
-    if certify.costs_known and _step_cost(certify, scores, walk, step) >= float(certify.large_cost.mean()):
+    if certify.costs_known and prices[step] >= costs.all_large(certify):
         return Decision(
             "all-large",
             None,
@@ -105,14 +133,6 @@ def with_total(decision: Decision, certify: int, total: int) -> Decision:
         return decision
     in_all = math.ceil(decision.needed * total / certify)
     return replace(decision, message=f"{decision.message} (about {in_all} more records over the three parts)")
-
-
-def _step_cost(certify: Table, scores: Floats, walk: Walk, step: int) -> float:
-    """Dollars per request of a step, or its large share where costs are unknown."""
-    large = scores < walk.thresholds[step]
-    if not certify.costs_known:
-        return float(large.mean())
-    return float(np.mean(certify.lean_cost + np.where(large, certify.large_cost, 0.0)))
 
 
 def _percent(share: float) -> str:

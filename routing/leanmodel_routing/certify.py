@@ -115,15 +115,13 @@ def take_walk(
     return WalkResult(found, tuple(passed))
 
 
-def predicted_lean_share(
+def predicted_steps(
     walk: Walk, size: int, retain: float, risk: float, method: Method, seed: int
-) -> float:
-    """Lean share that the walk should reach with `size` certify records like the fit ones: to choose by, on
-    fit.
-    """
-    reached = 0.0
+) -> tuple[int, ...]:
+    """Steps that the walk should pass with `size` certify records like the fit ones: to choose by, on fit."""
+    passed: list[int] = []
     if not len(walk.fit) or (method == "ltt-exact" and not exact.applies(walk.fit, retain)):
-        return reached
+        return ()
     factor = size / len(walk.fit)
     for step in range(walk.start, len(walk.thresholds)):
         threshold = float(walk.thresholds[step])
@@ -135,8 +133,16 @@ def predicted_lean_share(
             p_value = betting.p_from_log_wealth(log_wealth(found.scaled(factor), found))
         if p_value > risk:
             break
-        reached = float(np.mean(walk.crossed >= threshold))
-    return reached
+        passed.append(step)
+    return tuple(passed)
+
+
+def predicted_lean_share(
+    walk: Walk, size: int, retain: float, risk: float, method: Method, seed: int
+) -> float:
+    """Lean share that the walk should reach; see `predicted_steps`."""
+    steps = predicted_steps(walk, size, retain, risk, method, seed)
+    return float(np.mean(walk.crossed >= float(walk.thresholds[steps[-1]]))) if steps else 0.0
 
 
 def better_p_value(fit: Table, certify: Table, method: Method, seed: int) -> float:

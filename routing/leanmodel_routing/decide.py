@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from leanmodel_api.policy import Policy, PromptScope
+from leanmodel_api.routing_policy import RoutingPolicy
 from leanmodel_routing.observation import Observation
 from leanmodel_routing.predictors.predict import observed_confidence
 
@@ -18,13 +19,13 @@ from leanmodel_routing.predictors.predict import observed_confidence
 class RequestFacts:
     """What of a request bears on the certificate. State values as they will be used, defaults filled in.
 
-    `prompt`: text of /v1/completions; `messages`: chat messages as sent. `other_sampling`: names of set
+    `prompt`: text of /v1/completions or /classify; `messages`: chat messages as sent. `other_sampling`: names of set
     parameters that change what is generated (stop, logit_bias, response_format, penalties, min_p, …).
     `engine`, `dtype`, `lean_revision`, `large_revision`, `chat_template_digest`: what serves now; None
     where the router does not know.
     """
 
-    endpoint: Literal["chat", "completions"]
+    endpoint: Literal["chat", "completions", "classify", "embeddings"]
     messages: Sequence[Mapping[str, Any]] | None = None
     prompt: str | None = None
     temperature: float | None = None
@@ -41,6 +42,18 @@ class RequestFacts:
     chat_template_digest: str | None = None
 
 
+@dataclass(frozen=True)
+class First:
+    """The first decision: `large` and `lean` answer as they are; `try`: the lean answer is judged by `accept`.
+
+    `score`: what the score-drift monitor counts of this request; None where `confidence` gives it later, or where
+    nothing is scored.
+    """
+
+    route: Literal["large", "lean", "try"]
+    score: float | None
+
+
 class Decider:
     """Decides with one policy. Build one per policy; it is immutable and safe to share between tasks."""
 
@@ -49,23 +62,65 @@ class Decider:
 
     @property
     def kind(self) -> str:
-        """all-large, all-lean or cascade."""
+        """all-large, all-lean, predictive, cascade or combined: of a request without a group's rule."""
         return self.policy.kind
+
+    @property
+    def asks_lean(self) -> bool:
+        """Whether there is a request that asks the lean model."""
+        return self._kinds != {"all-large"}
 
     @property
     def needs_logprobs(self) -> bool:
         """Whether the lean model must be asked for log-probabilities, because the decision reads them."""
-        return self.policy.kind == "cascade" and self._uses("logprob", "margin", "first-tokens", "length")
+        return self._reads_answers and self._uses("logprob", "margin", "first-tokens", "length")
 
     @property
     def top_logprobs(self) -> int:
         """How many best log-probabilities per token to ask for: 2 where margins are read, else 0."""
-        return 2 if self.policy.kind == "cascade" and self._uses("margin") else 0
+        return 2 if self._reads_answers and self._uses("margin") else 0
+
+    @property
+    def hold_back(self) -> int | None:
+        """How many tokens of a lean answer the decision reads; None: all of them."""
+        return self.policy.scope.hold_back
 
     @property
     def needs_prompt(self) -> bool:
-        """Whether `confidence` must be given the prompt, because the decision reads it."""
-        return self.policy.kind == "cascade" and self._uses("prompt-ngrams")
+        """Whether the prompt must be given, because the decision reads it."""
+        first = bool({"predictive", "combined"} & self._kinds)
+        return first or (self._reads_answers and self._uses("prompt-ngrams"))
+
+    @property
+    def _kinds(self) -> set[str]:
+        groups = self.policy.groups if isinstance(self.policy, RoutingPolicy) else {}
+        return {self.policy.kind, *(rule.kind for rule in groups.values())}
+
+    @property
+    def _reads_answers(self) -> bool:
+        return bool({"cascade", "combined"} & self._kinds)
+
+    def first(self, prompt: str | None = None, group: str | None = None) -> First:
+        """What to do before anything is generated.
+
+        `prompt`: the request's text, needed where `needs_prompt`; without it the large model answers. `group`: the
+        request's group, where the policy has rules for groups; one that has no rule gets the policy's own.
+        """
+        kind, ask_at, _ = self._rule(group)
+        before = self.policy.before if isinstance(self.policy, RoutingPolicy) else None
+        score = None
+        if kind in ("predictive", "combined") and before is not None:
+            score = observed_confidence(before, Observation(prompt=prompt))
+        if kind == "all-lean":
+            return First("lean", None)
+        if kind == "cascade":
+            return First("try", None)
+        if kind == "all-large" or score is None:
+            return First("large", None)
+        if kind == "predictive":
+            return First("lean" if score >= ask_at else "large", score)
+        # A request that is never tried scores below all that are, as in calibration.
+        return First("try", None) if score >= ask_at else First("large", -1.0)
 
     def certified_sampling(self) -> dict[str, float | int]:
         """Sampling parameters that the certificate is for; a router may fill them in where a request leaves
@@ -91,22 +146,34 @@ class Decider:
     ) -> float:
         """Calibrated confidence in [0, 1] that the lean answer does no harm.
 
-        `token_logprobs`: natural log-probability of each generated token. `top_logprobs`: for each token
+        `token_logprobs`: natural log-probability of each generated token, of the whole answer or, with `hold_back`, of
+        more tokens than that. `top_logprobs`: for each token
         its best ones, best first. `prompt`: the request's text (chat: contents joined by newlines), read
         only by policies with a prompt signal. 0, and so the large model, where something that the policy
         reads is missing.
         """
         if self.policy.predictor is None:
             return 0.0
-        return observed_confidence(
-            self.policy.predictor, Observation(token_logprobs, top_logprobs, answer, finish_reason, prompt)
-        )
+        seen = Observation(token_logprobs, top_logprobs, answer, finish_reason, prompt)
+        return observed_confidence(self.policy.predictor, seen.first(self.hold_back))
 
-    def accept(self, confidence: float) -> bool:
-        """Whether the lean answer is kept at this confidence."""
-        if self.policy.kind == "cascade":
-            return confidence >= self.policy.threshold
-        return self.policy.kind == "all-lean"
+    def knows(self, group: str) -> bool:
+        """Whether the policy has a rule of its own for a group."""
+        return isinstance(self.policy, RoutingPolicy) and group in self.policy.groups
+
+    def accept(self, confidence: float, group: str | None = None) -> bool:
+        """Whether the lean answer is kept, once it was tried, at this confidence of it."""
+        kind, _, threshold = self._rule(group)
+        if kind in ("cascade", "combined"):
+            return confidence >= threshold
+        return kind == "all-lean"
+
+    def _rule(self, group: str | None) -> tuple[str, float, float]:
+        """(kind, ask_at, threshold) for a request of this group."""
+        if not isinstance(self.policy, RoutingPolicy):
+            return self.policy.kind, 0.0, self.policy.threshold
+        rule = self.policy.groups.get(group or "", self.policy)
+        return rule.kind, rule.ask_at, rule.threshold
 
     def in_scope(self, facts: RequestFacts) -> tuple[bool, str]:
         """(True, "") where the certificate speaks of this request, else (False, why), short enough for a

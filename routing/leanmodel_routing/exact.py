@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leanmodel_routing.intervals import clopper_pearson_upper
 from leanmodel_routing.table import Floats, Mask, Table
+from leanmodel_routing.tails import clopper_pearson_upper
 
 CELLS = 200
 """Cells over the splits of the harm between two classes; a cell's p-value is bounded from above."""

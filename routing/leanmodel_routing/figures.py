@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leanmodel_routing.table import Floats, Table
+from leanmodel_routing.walk import SKIPPED
 
 NO_GAP = 1e-12
 MOST_POINTS = 101
@@ -22,9 +23,9 @@ class Curve:
     """All thresholds of a confidence, from all-large to all-lean; arrays of length k + 1.
 
     `threshold[i]`: accept at this confidence or above (above 1 at i = 0: none is accepted). `share`: large
-    share, falling from 1 to 0. `quality`: aggregated quality of the pair. `cost`: dollars per request of
-    the cascade (the lean call of every request and the large calls), NaN where unknown; at i = 0 the large
-    model alone, which needs no lean call, and at the end the lean one alone.
+    share, falling from 1 to 0. `quality`: aggregated quality of the pair. `cost`: dollars per request (the lean
+    calls and the large ones), NaN where unknown; at i = 0 the large model alone, which needs no lean call, and
+    at the end the lean one alone.
     """
 
     threshold: Floats
@@ -33,8 +34,12 @@ class Curve:
     cost: Floats
 
 
-def curve_of(table: Table, confidence: Floats) -> Curve:
-    """The curve of a table by its records' confidences [n]; records of one confidence move together."""
+def curve_of(table: Table, confidence: Floats, *, direct: bool = False) -> Curve:
+    """The curve of a table by its records' confidences [n]; records of one confidence move together.
+
+    `direct`: the lean model is asked only for what it answers (a decision before generation). Else it is asked for
+    every request that was not SKIPPED.
+    """
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     gain = (table.mass * (table.lean - table.large))[order]
@@ -43,8 +48,11 @@ def curve_of(table: Table, confidence: Floats) -> Curve:
     quality = quality_of(table, table.large) + np.concatenate([[0.0], np.cumsum(gain)[ends]])
     share = 1.0 - np.concatenate([[0.0], (ends + 1) / len(table)])
     accepted = np.concatenate([[0.0], np.cumsum(table.large_cost[order])[ends]]) / len(table)
-    cost = table.lean_cost.mean() + table.large_cost.mean() - accepted
-    cost[0] = table.large_cost.mean()
+    lean = np.concatenate([[0.0], np.cumsum(table.lean_cost[order])[ends]]) / len(table)
+    if not direct:
+        asked = float(np.sum(np.where(confidence > SKIPPED, table.lean_cost, 0.0))) / len(table)
+        lean[1:] = np.where(ranked[ends] > SKIPPED, asked, lean[1:])
+    cost = lean + table.large_cost.mean() - accepted
     return Curve(np.concatenate([[2.0], ranked[ends]]), share, np.clip(quality, 0.0, 1.0), cost)
 
 

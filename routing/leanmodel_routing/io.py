@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from leanmodel_api.errors import InputError, Issue, one
 from leanmodel_api.policy import Policy, Record
+from leanmodel_api.routing_policy import RoutingPolicy
 
 MOST_ISSUES = 20
+_VERSIONS: dict[str, type[Policy]] = {"1": Policy, "2": RoutingPolicy}
 
 
 def read_records(path: Path | str) -> tuple[list[Record], list[str]]:
@@ -64,9 +66,11 @@ def parse_records(lines: Iterable[str], name: str = "records") -> tuple[list[Rec
 
 
 def read_policy(path: Path | str) -> Policy:
-    """The policy of a file: either a bare policy, or what `leanmodel calibrate` writes (under `policy`).
+    """The policy of a file, of either version: a bare policy, or what `leanmodel calibrate` writes (under
+    `policy`).
 
-    Raises InputError where the file is no policy, or was changed after it was certified.
+    Raises InputError where the file is no policy, is of a version that is not known here, or was changed after it
+    was certified.
     """
     try:
         content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -74,10 +78,23 @@ def read_policy(path: Path | str) -> Policy:
         raise one(InputError, str(path), f"is no readable JSON ({error})", "give a policy file") from error
     if isinstance(content, dict) and isinstance(content.get("policy"), dict):
         content = content["policy"]
+    return parse_policy(content, Path(path).name)
+
+
+def parse_policy(content: Any, name: str = "policy") -> Policy:
+    """The policy of plain JSON: a `Policy` of version 1 or a `RoutingPolicy`; raises InputError as `read_policy`."""
+    version = str(content.get("version", "1")) if isinstance(content, dict) else "1"
+    if version not in _VERSIONS:
+        raise one(
+            InputError,
+            f"{name}: version",
+            f"found {version!r}",
+            f"expected {' or '.join(_VERSIONS)}: it was written by another LeanModel; calibrate again with this one",
+        )
     try:
-        return Policy.model_validate_json(json.dumps(content))
+        return _VERSIONS[version].model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise InputError(_issues(error, Path(path).name)) from error
+        raise InputError(_issues(error, name)) from error
 
 
 def _issues(error: ValidationError, place: str) -> list[Issue]:

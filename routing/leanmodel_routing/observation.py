@@ -51,6 +51,16 @@ class Observation:
             record.prompt_text,
         )
 
+    def first(self, count: int | None) -> Observation:
+        """The answer as it stands once more than `count` tokens of it are there; None: the whole answer.
+
+        Of a longer answer neither its text nor why it ended is known by then. One without log-probabilities cannot be
+        cut, and counts whole.
+        """
+        if count is None or self.tokens is None or len(self.tokens) <= count:
+            return self
+        return Observation(self.tokens[:count], self.top[:count] if self.top else None, prompt=self.prompt)
+
     def has(self, need: str) -> bool:
         """Whether what a signal needs is there: `logprobs`, `margins`, `answer`, `finish_reason` or
         `prompt`.

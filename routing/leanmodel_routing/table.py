@@ -26,8 +26,9 @@ class Table:
     """n records as columns of length n.
 
     `lean`, `large`: qualities. `weight`: the records' weights (1 where none). `stratum`: code of the class,
-    all 0 where the aggregate is `mean`. `lean_cost`, `large_cost`: dollars, NaN where unknown. `read`: features
-    already read off the observations, by signal, so that no signal is read twice.
+    all 0 where the aggregate is `mean`. `lean_cost`, `large_cost`: dollars, and `lean_latency`, `large_latency`:
+    seconds, NaN where unknown. `read`: features already read off the observations,
+    by signal, so that no signal is read twice.
     """
 
     records: tuple[Record, ...]
@@ -39,14 +40,18 @@ class Table:
     strata: tuple[str, ...]
     lean_cost: Floats
     large_cost: Floats
+    lean_latency: Floats
+    large_latency: Floats
     observations: tuple[Observation, ...]
     read: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, records: Sequence[Record], aggregate: Aggregate = "mean") -> Table:
+    def of(
+        cls, records: Sequence[Record], aggregate: Aggregate = "mean", hold_back: int | None = None
+    ) -> Table:
         """Columns of the records.
 
-        Raises InputError where there is no record, or where the aggregate is `balanced` and a record has no
+        `hold_back`: tokens of an answer that the decision will read; None: all of them. Raises InputError where there is no record, or where the aggregate is `balanced` and a record has no
         stratum.
         """
         if not records:
@@ -74,7 +79,9 @@ class Table:
             strata=strata,
             lean_cost=np.array([_or_nan(record.lean_cost) for record in records]),
             large_cost=np.array([_or_nan(record.large_cost) for record in records]),
-            observations=tuple(Observation.of(record) for record in records),
+            lean_latency=np.array([_or_nan(record.lean_latency) for record in records]),
+            large_latency=np.array([_or_nan(record.large_latency) for record in records]),
+            observations=tuple(Observation.of(record).first(hold_back) for record in records),
         )
 
     def __len__(self) -> int:
@@ -94,6 +101,8 @@ class Table:
             strata=self.strata,
             lean_cost=self.lean_cost[index],
             large_cost=self.large_cost[index],
+            lean_latency=self.lean_latency[index],
+            large_latency=self.large_latency[index],
             observations=tuple(self.observations[row] for row in rows),
             read={key: values[index] for key, values in self.read.items()},
         )
@@ -114,6 +123,11 @@ class Table:
     def costs_known(self) -> bool:
         """Whether every record carries both costs."""
         return not bool(np.isnan(self.lean_cost).any() or np.isnan(self.large_cost).any())
+
+    @property
+    def latencies_known(self) -> bool:
+        """Whether every record carries both latencies."""
+        return not bool(np.isnan(self.lean_latency).any() or np.isnan(self.large_latency).any())
 
 
 def data_digest(records: Sequence[Record]) -> str:

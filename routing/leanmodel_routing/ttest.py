@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from leanmodel_routing.intervals import student_tail
 from leanmodel_routing.table import Floats, Table
+from leanmodel_routing.tails import student_tail
 
 FEWEST = 300
 """Below this a part without a single harm would have no spread, and the t-test would believe it."""

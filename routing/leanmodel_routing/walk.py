@@ -14,6 +14,8 @@ from leanmodel_routing.table import Floats, Ints, Table
 STEPS = 100
 ACCEPT_ALL = 0.0
 """The threshold of the last step: all-lean."""
+SKIPPED = -1.0
+"""The score of a request that never asks the lean model: below every threshold of a walk."""
 
 
 @dataclass(frozen=True)

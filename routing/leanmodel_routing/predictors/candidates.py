@@ -58,5 +58,16 @@ def candidates_for(fit: Table) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
+def prompt_candidates(fit: Table) -> tuple[Candidate, ...]:
+    """The candidates that read the prompt alone, and so can decide before anything is generated.
+
+    None below PROMPT_RECORDS: so many features would be learnt by heart, and there is no single one whose
+    direction is known beforehand.
+    """
+    if len(fit) < PROMPT_RECORDS or _coverage(fit, SIGNALS["prompt-ngrams"].needs) < _MOSTLY:
+        return ()
+    return (Candidate("prompt", ("prompt-ngrams",), "benefit"),)
+
+
 def _coverage(table: Table, needs: tuple[str, ...]) -> float:
     return sum(all(item.has(need) for need in needs) for item in table.observations) / len(table)

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_making import make_pool, make_records
+from scipy import stats
 
 from leanmodel_api.errors import InputError
 from leanmodel_api.policy import Policy, PolicyEvaluation, Record
 from leanmodel_routing import Parts, calibrate, evaluate_policy, split
-from leanmodel_routing.evaluate import accepted
+from leanmodel_routing.bounds import bound_lines
+from leanmodel_routing.monitors.label_free import requests_needed
+from leanmodel_routing.policies.route import accepted
 from leanmodel_routing.predictors.candidates import candidates_for
 from leanmodel_routing.predictors.fit import fit_candidate, table_confidences
 from leanmodel_routing.table import Table
@@ -265,7 +268,16 @@ def test_the_label_free_bound_counts_accepted_and_different():
     result = calibrate(records, 0.95, 0.9)
     bound = result.policy.certificate.label_free
     assert 0 < bound.estimate < bound.upper < 0.2
-    assert (bound.part, bound.n, bound.shadow_accepted) == ("report", 400, 600)
+    assert (bound.part, bound.n) == ("report", 400)
+    assert bound.upper == pytest.approx(
+        stats.beta.ppf(0.9, round(400 * bound.estimate) + 1, 400 - round(400 * bound.estimate))
+    )
+    # What the monitor itself needs for 3 points more, at the share that is accepted.
+    requests = requests_needed(bound.upper, bound.upper + 0.03, 0.02, 0.05)
+    accepted_share = 1 - result.evaluation.large_share
+    assert bound.shadow_accepted == pytest.approx(requests * 0.02 * accepted_share, abs=1)
+    first, second = bound_lines(bound)
+    assert f"{bound.upper:.2%}" in first and str(requests) in second and str(bound.shadow_accepted) in second
     loss = result.evaluation.baselines.always_large.quality - result.evaluation.quality
     assert loss <= bound.estimate + 1e-9
 

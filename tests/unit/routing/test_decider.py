@@ -133,6 +133,22 @@ def test_deciding_loads_neither_numpy_nor_scikit_learn():
     assert run.stdout.strip() == "set()"
 
 
+def test_of_a_long_prompt_as_much_is_read_as_the_policy_says():
+    signal, words = SIGNALS["prompt-ngrams"], [f"word{number}" for number in range(1200)]
+    fitted = signal.fit(())
+    most = fitted["words"]
+    read = {
+        n: signal.values(Observation(prompt=" ".join(words[:n])), fitted)
+        for n in (most - 1, most, most + 1, 1200)
+    }
+    assert read[most - 1] != read[most] == read[most + 1] == read[1200]
+    # Policies from before this was said were learnt on a thousand words.
+    before = {
+        n: signal.values(Observation(prompt=" ".join(words[:n])), {}) for n in (most + 1, 999, 1000, 1001)
+    }
+    assert before[most + 1] != before[999] != before[1000] == before[1001]
+
+
 @pytest.mark.parametrize(
     "names", [("min-logprob", "logprob-quantiles", "length"), ("min-logprob", "prompt-ngrams")]
 )

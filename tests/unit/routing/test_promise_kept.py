@@ -11,7 +11,7 @@ from routing_making import make_pool
 
 from leanmodel_routing import figures
 from leanmodel_routing.calibration import calibrate_tables
-from leanmodel_routing.evaluate import accepted
+from leanmodel_routing.policies.route import accepted
 from leanmodel_routing.predictors.candidates import LOGPROB_SIGNALS, Candidate
 from leanmodel_routing.predictors.fit import feature_matrix, fit_signals, table_confidences
 from leanmodel_routing.threads import single_threaded

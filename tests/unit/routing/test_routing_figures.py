@@ -10,16 +10,12 @@ from scipy import special, stats
 
 from leanmodel_api.policy import Record
 from leanmodel_routing import figures
-from leanmodel_routing.intervals import (
-    bootstrap_interval,
-    bootstrap_weights,
-    clopper_pearson_upper,
-    incomplete_beta,
-    normal_quantile,
-    student_tail,
-    wilson_interval,
-)
+from leanmodel_routing.aiq import aiq_draws, table_aiq
+from leanmodel_routing.bootstraps import curve_draws, intervals
+from leanmodel_routing.intervals import bootstrap_interval, bootstrap_weights, wilson_interval
 from leanmodel_routing.table import Table
+from leanmodel_routing.tails import clopper_pearson_upper, incomplete_beta, normal_quantile, student_tail
+from leanmodel_routing.walk import SKIPPED
 
 
 def table(lean, large, **options):
@@ -128,6 +124,49 @@ def test_the_bootstrap_covers_a_mean_about_as_often_as_it_says():
         found = bootstrap_interval((rng.random(150) < 0.3).astype(float), seed=seed, draws=300)
         hits += found.low <= 0.3 <= found.high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("costs", [{}, {"lean_cost": 1.0, "large_cost": 4.0}])
+def test_drawn_figures_are_those_of_the_drawn_records(direct, costs):
+    """Weighing records by how often they were drawn is the same as a table of the drawn records."""
+    rng = np.random.default_rng(5)
+    made = table(
+        (rng.random(60) < 0.6).astype(float).tolist(), (rng.random(60) < 0.9).astype(float).tolist(), **costs
+    )
+    confidence = np.round(rng.random(60), 1)  # ties
+    if not direct:
+        confidence[:8] = SKIPPED
+    drawn = bootstrap_weights(made.stratum, seed=2)[:20]
+    found = curve_draws(made, confidence, drawn, drawn * made.mass)
+    areas = aiq_draws(made, confidence, drawn, direct=direct, points=100)
+    for row, times in enumerate(drawn):
+        rows = np.repeat(np.arange(60), times.astype(int))
+        again, order = made.take(rows), confidence[rows]
+        curve = figures.curve_of(again, order, direct=direct)
+        assert found["cpt50"][row] == pytest.approx(figures.cpt(curve, 0.5))
+        assert found["cpt80"][row] == pytest.approx(figures.cpt(curve, 0.8))
+        assert found["apgr"][row] == pytest.approx(figures.apgr(curve))
+        assert areas[row] == pytest.approx(table_aiq(again, curve))
+
+
+def test_every_figure_has_its_interval_and_no_gap_has_none():
+    rng = np.random.default_rng(6)
+    lean, large = (rng.random(400) < 0.6).astype(float), (rng.random(400) < 0.9).astype(float)
+    made, confidence = table(lean.tolist(), large.tolist()), rng.random(400)
+    curve = figures.curve_of(made, confidence)
+    found = intervals(made, confidence > 0.5, made.lean, None, confidence, 0, direct=False)
+    shown = {
+        "cpt50": figures.cpt(curve, 0.5), "cpt80": figures.cpt(curve, 0.8), "apgr": figures.apgr(curve),
+        "aiq": table_aiq(made, curve), "quality_oracle": float(np.maximum(lean, large).mean()),
+        "quality_random": float(large.mean() * (confidence <= 0.5).mean() + lean.mean() * (confidence > 0.5).mean()),
+    }  # fmt: skip
+    for key, value in shown.items():
+        assert found[key].low <= value <= found[key].high, key
+    same = table(lean.tolist(), lean.tolist())
+    assert not {"cpt50", "cpt80", "apgr"} & set(
+        intervals(same, confidence > 0.5, same.lean, None, confidence, 0, direct=False)
+    )
 
 
 def test_bootstrap_weights_keep_the_classes_apart():
