@@ -80,7 +80,7 @@ def run(plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path)
 
 
 def settle(threads: int) -> None:
-    """Fix what results depend on, before torch is imported: threads, code paths, randomness, no network.
+    """Fix what results depend on, before torch is imported: threads, code paths, randomness.
 
     This release computes on the processor; the number of threads is part of the arithmetic (it decides how
     sums are split), so it comes from the plan and never from the machine's load.
@@ -96,7 +96,6 @@ def settle(threads: int) -> None:
         # One code path whatever a buffer's address: resumed and unkilled runs allocate differently.
         MKL_CBWR=os.environ.get("MKL_CBWR", "AUTO"),
         CUDA_VISIBLE_DEVICES="",
-        HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",
         TRANSFORMERS_VERBOSITY="error",

@@ -27,6 +27,26 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Labelled(Row):
+    """A text and its label: the label's number stands as the one answer position, after the text's tokens.
+
+    Attributes:
+        text: as it stands in the data set, for what cuts it otherwise.
+    """
+
+    text: str = ""
+
+    def shortened(self, length: int) -> Labelled:
+        """Cut the text to ``length`` tokens; its last one, which closes it, stays."""
+        *text, label = self.ids
+        return (
+            self
+            if len(text) <= length
+            else Labelled((*text[: length - 1], text[-1], label), length, self.text)
+        )
+
+
+@dataclass(frozen=True)
 class Rows:
     """What a step sees of a data set: tokenised train and validation parts."""
 
@@ -36,6 +56,8 @@ class Rows:
 
 def cut(row: Row, length: int) -> Row:
     """Shorten a row to ``length`` tokens at the front of its prompt, and only then at the answer's end."""
+    if isinstance(row, Labelled):
+        return row.shortened(length)
     over = len(row.ids) - length
     if over <= 0:
         return row

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from leanmodel_api.errors import Issue
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import CompressPlan
-from leanmodel_api.steps import Distill, Finetune, Prune, Quantize
+from leanmodel_api.step_rules import order_issues
+from leanmodel_api.steps import Export, Finetune, Linear, Quantize, Share
+from leanmodel_api.steps import Step as StepSpec
 
 from .batches import Row, Rows, cut
+from .classifiers import checks as classifiers
 from .machine import Machine
 from .shapes import ARCHITECTURES, ModelShape
-from .steps import REGISTRY
+from .steps import EXPAND, export_as_teacher, registry, step_of
 from .steps.protocol import Step, Task
 
 MEMORY_FIELD = "spec.jobs.compress.memory"
@@ -32,7 +35,7 @@ class Planned:
     """A step of the plan: its kind, its object in the plan, its place in the manifest."""
 
     step: Step
-    spec: Finetune | Prune | Distill | Quantize | None
+    spec: Finetune | StepSpec | None
     field: str
 
 
@@ -44,12 +47,26 @@ def role_field(plan: CompressPlan) -> str:
 def planned(plan: CompressPlan) -> list[Planned]:
     """Return the plan's steps in order, a fetch first where there is a source."""
     found: list[Planned] = []
+    steps = registry(plan.task)
     if plan.source is not None:
-        found.append(Planned(REGISTRY["Fetch"], None, f"{role_field(plan)}.source"))
+        found.append(Planned(steps["Fetch"], None, f"{role_field(plan)}.source"))
     if plan.finetune is not None:
-        found.append(Planned(REGISTRY["Finetune"], plan.finetune, f"{role_field(plan)}.finetune"))
+        found.append(Planned(steps["Finetune"], plan.finetune, f"{role_field(plan)}.finetune"))
+    shared: list[Planned] = []
     for index, spec in enumerate(plan.steps):
-        found.append(Planned(REGISTRY[spec.type], spec, f"{role_field(plan)}.steps[{index}]"))
+        field = f"{role_field(plan)}.steps[{index}]"
+        # Neither a grid nor an engine knows layers that share their weights.
+        if isinstance(spec, Quantize | Export):
+            found += shared
+            shared = []
+        found.append(Planned(step_of(spec, plan.task), spec, field))
+        if isinstance(spec, Share):
+            shared = [Planned(EXPAND, spec, field)]
+    found += shared
+    # What no step exports is exported as it is: a classifier's engine reads ONNX.
+    if plan.task is not None and not any(isinstance(spec, Export | Linear) for spec in plan.steps):
+        step = export_as_teacher(plan.task) if plan.role == "Large" else steps["Export"]
+        found.append(Planned(step, Export(type="Export"), role_field(plan)))
     return found
 
 
@@ -62,31 +79,13 @@ def plan_issues(plan: CompressPlan) -> list[Issue]:
         )
     if plan.base is not None and not plan.steps and plan.finetune is None:
         found.append(Issue(f"{field}.steps", "no step to do", "write at least one step, or a source"))
-    found += order_issues(plan, field)
+    found += order_issues(plan.steps, f"{field}.steps")
     for item in planned(plan):
         wants, name = item.step.data_set(item.spec)
         if wants:
             found += data_set_issues(plan, name, item.field)
         if item.step.teaches and plan.teacher is None and plan.base is None:
             found.append(Issue(item.field, "there is no teacher", "give the plan the large model's artifact"))
-    return found
-
-
-def order_issues(plan: CompressPlan, field: str) -> list[Issue]:
-    """Return the steps that come after a quantise step: integers can be neither trained nor cut."""
-    found = []
-    done: int | None = None
-    for index, spec in enumerate(plan.steps):
-        if done is not None:
-            found.append(
-                Issue(
-                    f"{field}.steps[{index}]",
-                    f"{spec.type} comes after the Quantize of steps[{done}]",
-                    "quantise last: prune, then distil, then quantise",
-                )
-            )
-        elif isinstance(spec, Quantize):
-            done = index
     return found
 
 
@@ -114,6 +113,8 @@ def data_set_issues(plan: CompressPlan, name: str | None, field: str) -> list[Is
 def model_issues(shape: ModelShape, plan: CompressPlan) -> list[Issue]:
     """Return why the model that comes in cannot be worked on."""
     field = f"{role_field(plan)}.source" if plan.source is not None else "spec.large.source"
+    if plan.task is not None:
+        return classifiers.model_issues(shape, plan, field)
     works = [item for item in planned(plan) if item.spec is not None]
     found = []
     if shape.quantised and works:
@@ -228,13 +229,16 @@ def chain(
     seed: int,
     rows: Sequence[Rows | None],
     teacher: ModelShape | None,
+    tokenizer: str = "",
+    labels: tuple[str, ...] = (),
 ) -> list[tuple[Planned, Task]]:
     """Return each step with its task: the shape that the steps before it leave, its rows cut to its length."""
     found: list[tuple[Planned, Task]] = []
     for item, seen in zip(items, rows, strict=True):
         length = item.step.max_length(item.spec)
         mine = seen if seen is None or length is None else cut_rows(seen, length)
-        task = Task(item.spec, item.field, shape, seed, mine, teacher if item.step.teaches else None)
+        told = teacher if item.step.teaches else None
+        task = Task(item.spec, item.field, shape, seed, mine, told, tokenizer, labels)
         found.append((item, task))
         shape = item.step.after(task)
     return found

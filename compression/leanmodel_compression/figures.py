@@ -36,14 +36,10 @@ def reload_check(folder: Path, expected: ModelShape, field: str) -> Any:
         raise StepError(
             Issue(field, f"what the step made lacks weights ({', '.join(missing[:3])} …)", "report this")
         )
-    if (shape.layers, shape.hidden, shape.vocabulary) != (
-        expected.layers,
-        expected.hidden,
-        expected.vocabulary,
-    ):
-        raise StepError(
-            Issue(field, f"what the step made has {shape.layers} layers of {shape.hidden}", "report this")
-        )
+    for size in ("layers", "hidden", "vocabulary", "intermediate", "heads", "kv_heads", "head_dim"):
+        if getattr(shape, size) != getattr(expected, size):
+            found = f"what the step made has {size} {getattr(shape, size)}, not {getattr(expected, size)}"
+            raise StepError(Issue(field, found, "report this"))
     return model
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from leanmodel_api.low_rank import MODEL_TYPE as LOW_RANK
+from leanmodel_api.shared import MODEL_TYPE as SHARED
+
+from . import low_rank, shared
+from .classifiers import onnx_file
+
 CONFIG = "config.json"
+OWN = {LOW_RANK: low_rank, SHARED: shared}
+"""Model types of ours, by what they begin with."""
 GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = (
@@ -24,6 +33,15 @@ TOKENIZER_FILES = (
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 
 
+def leave_hub() -> None:
+    """Ask no hub from now on: what a Job needs has been fetched, and a library that looks for news must not."""
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # The client has read the variable when it was imported.
+    constants.HF_HUB_OFFLINE = True
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object from a file."""
     value = json.loads(path.read_text(encoding="utf-8"))
@@ -37,10 +55,26 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def tokenizer_kind(folder: Path) -> str:
+    """Return what kind of tokenizer lies in a folder (``BPE``, ``Unigram`` …), empty where its file does not say."""
+    path = folder / "tokenizer.json"
+    return str(read_json(path).get("model", {}).get("type") or "") if path.exists() else ""
+
+
+def know_own(folder: Path) -> None:
+    """Tell transformers of our own classes where a folder's configuration asks for one."""
+    path = folder / CONFIG
+    kind = str(read_json(path).get("model_type", "")) if path.exists() else ""
+    for prefix, module in OWN.items():
+        if kind.startswith(prefix):
+            module.register()
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a model folder; code that came with it is never run."""
     from transformers import AutoTokenizer
 
+    know_own(folder)
     return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
@@ -52,6 +86,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    know_own(folder)
     more: dict[str, Any] = {}
     if read_json(folder / CONFIG).get("quantization_config"):
         from transformers.utils.quantization_config import CompressedTensorsConfig
@@ -68,6 +103,13 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     )
     if not more:
         require_all(info)
+    return frozen(model)
+
+
+def frozen(model: Any) -> Any:
+    """Return a loaded model in evaluation mode, without gradients, its weights in memory of their own."""
+    import torch
+
     for parameter in model.parameters():
         parameter.requires_grad_(False)
         # Own memory: results must not depend on where in a mapped file a tensor happens to begin.
@@ -142,7 +184,9 @@ def end_token(template: str, vocabulary: dict[str, int], current: str | None) ->
 
 
 def stored_bytes(folder: Path) -> int:
-    """Return the bytes of the weights as they lie in the folder."""
+    """Return the bytes of the weights as they are served: the exported file's where there is one."""
+    if (folder / onnx_file.NAME).exists():
+        return (folder / onnx_file.NAME).stat().st_size
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
@@ -150,6 +194,8 @@ def stored_parameters(folder: Path) -> int:
     """Return the parameters that the stored tensors stand for, scales and shapes not counted."""
     from safetensors import safe_open
 
+    if (folder / onnx_file.NAME).exists():
+        return onnx_file.parameters(folder / onnx_file.NAME)
     count = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:

@@ -9,15 +9,19 @@ from pathlib import Path
 
 from leanmodel_api.errors import InputError, Issue, ManifestError, RefusedError
 from leanmodel_api.plan import CompressPlan, CompressResult, StepFigure
+from leanmodel_api.step_rules import order_issues
 from leanmodel_store import datasets, sources
 from leanmodel_store.artifacts import Entry, Store
 
-from . import checks, encode, figures, hf, machine, memory, schedule
+from . import checks, hf, machine, memory, schedule
 from .batches import Rows
 from .checks import Planned
+from .classifiers.shapes import any_shape
+from .held_back import held_back
 from .keys import step_key, versions
+from .kinds import KINDS, Kind
 from .progress import Reporter
-from .shapes import ModelShape, from_config
+from .shapes import ModelShape
 from .steps.fetch import find_gguf, read_shape
 from .steps.protocol import Outcome, Place, Task
 
@@ -51,6 +55,7 @@ class Job:
         """
         started = time.monotonic()
         start, raw = self._start()
+        hf.leave_hub()
         shape = self._shape(start, raw)
         items = checks.planned(self.plan)
         self._check(items, shape, raw, start)
@@ -86,6 +91,9 @@ class Job:
             if data_set.name in self._wanted():
                 named = f"spec.dataSets[{index}]"
                 self._parts[data_set.name] = datasets.load(data_set, base, self.store, field=named)
+        taught = {self._data_set(item) for plan in (self.plan, *self.also) for item in checks.planned(plan)}
+        if issues := held_back(self.plan, taught, base, self.store):
+            raise ManifestError(issues)
         if self.plan.base is not None:
             return self.store.open(self.plan.base), False
         assert self.plan.source is not None
@@ -112,7 +120,7 @@ class Job:
     def _shape(self, start: Entry, raw: bool) -> ModelShape:
         if raw:
             return read_shape(start.path, f"{checks.role_field(self.plan)}.source")
-        return from_config(hf.read_json(start.path / hf.CONFIG))
+        return any_shape(hf.read_json(start.path / hf.CONFIG))
 
     def _check(self, items: list[Planned], shape: ModelShape, raw: bool, start: Entry) -> None:
         """Hold the plan, and those that follow it, against the model and the data; no work is done yet."""
@@ -125,17 +133,22 @@ class Job:
             rows.append(None if name is None or issues else self._seen(name, None if raw else start))
         if issues:
             raise ManifestError(issues)
-        issues = checks.task_issues(checks.chain(items, shape, self.plan.seed, rows, self._teacher_shape()))
+        kind = hf.tokenizer_kind(start.path)
+        teacher = self._teacher_shape()
+        chained = checks.chain(items, shape, self.plan.seed, rows, teacher, kind, self._labels())
+        issues = checks.task_issues(chained)
         for plan in self.also:
-            issues += self._also_issues(plan, shape)
+            issues += self._also_issues(plan, shape, kind)
         if issues:
             raise ManifestError(issues)
 
-    def _also_issues(self, plan: CompressPlan, shape: ModelShape) -> list[Issue]:
+    def _also_issues(self, plan: CompressPlan, shape: ModelShape, kind: str) -> list[Issue]:
         """Return what is wrong with a plan that will start from the model made here."""
+        if plan.task is not None and plan.source is not None:
+            return []  # a classifier of its own, whose labels its own Job reads
         items = [item for item in checks.planned(plan) if item.spec is not None]
         field_name = checks.role_field(plan)
-        issues = checks.order_issues(plan, field_name) + checks.model_issues(shape, plan)
+        issues = order_issues(plan.steps, f"{field_name}.steps") + checks.model_issues(shape, plan)
         rows: list[Rows | None] = []
         for item in items:
             wants, name = item.step.data_set(item.spec)
@@ -150,7 +163,7 @@ class Job:
             return issues
         tasks = [
             (item, task)
-            for item, task in checks.chain(items, shape, plan.seed, rows, shape)
+            for item, task in checks.chain(items, shape, plan.seed, rows, shape, kind, self._labels())
             if task.rows is not None or not item.step.data_set(item.spec)[0]
         ]
         return checks.task_issues(tasks)
@@ -169,18 +182,28 @@ class Job:
 
     def _seen(self, name: str, model: Entry | None) -> Rows:
         """Return the rows of a data set: tokenised by a model's tokenizer, or of about the right length."""
-        parts = self._parts[name]
+        parts, labels = self._parts[name], self._labels(name)
         if model is None:
-            return checks.rough_rows(parts.train, parts.validation)
+            return self._kind.rough(parts, labels)
         place = (name, model.digest)
         if place not in self._rows:
-            tokenizer = hf.load_tokenizer(model.path)
-            self._rows[place] = encode.encode_parts(tokenizer, parts.train, parts.validation)
+            self._rows[place] = self._kind.rows(model.path, parts, labels)
         return self._rows[place]
+
+    @property
+    def _kind(self) -> Kind:
+        """What this plan's task makes otherwise."""
+        return KINDS[self.plan.task]
+
+    def _labels(self, name: str | None = None) -> tuple[str, ...]:
+        """Return the labels of a data set (default: of the first that is used), in the manifest's order."""
+        wanted = name or next(iter(self._parts), None)
+        data = next((data for data in self.plan.data_sets if data.name == wanted), None)
+        return tuple(data.choices or ()) if data is not None else ()
 
     def _teacher_shape(self) -> ModelShape | None:
         teacher = self._teacher()
-        return from_config(hf.read_json(teacher.path / hf.CONFIG)) if teacher is not None else None
+        return any_shape(hf.read_json(teacher.path / hf.CONFIG)) if teacher is not None else None
 
     def _teacher(self) -> Entry | None:
         digest = self.plan.teacher or self.plan.base
@@ -196,7 +219,7 @@ class Job:
             settings=item.step.settings(item.spec),
             source=source,
             teacher=teacher.digest if item.step.teaches and teacher is not None else None,
-            data=encode.digest(parts.train, parts.validation) if parts is not None else None,
+            data=self._kind.digest(parts, self._labels(name)) if parts is not None else None,
             seed=self.plan.seed if name is not None else 0,
             libraries=versions(item.step.libraries),
         )
@@ -215,10 +238,14 @@ class Job:
     def _tasks(
         self, items: list[Planned], done: int, shape: ModelShape, current: Entry | None
     ) -> list[tuple[Planned, Task]]:
-        """Return the tasks that are left, with rows as exact as they can be known by now."""
-        names = [self._data_set(item) for item in items]
+        """Return the tasks that are left, with shape and rows as exact as they can be known by now."""
+        if done and current is not None:
+            shape = any_shape(hf.read_json(current.path / hf.CONFIG))
+        names = [self._data_set(item) for item in items[done:]]
         rows = [None if name is None else self._seen(name, current) for name in names]
-        return checks.chain(items, shape, self.plan.seed, rows, self._teacher_shape())[done:]
+        return checks.chain(
+            items[done:], shape, self.plan.seed, rows, self._teacher_shape(), labels=self._labels()
+        )
 
     def _refuse(self, items: list[Planned], done: int, shape: ModelShape, raw: bool, current: Entry) -> None:
         tasks = self._tasks(items, done, shape, None if raw and done == 0 else current)
@@ -271,7 +298,7 @@ class Job:
             with memory.Meter() as meter:
                 outcome = item.step.run(task, place)
                 memory.give_back()
-                found = self._look(item, task, staging.path)
+                found = self._look(item, outcome.shape or item.step.after(task), staging.path)
             figure = self._figure(item, task, outcome, staging.path, key)
             figure = figure.model_copy(
                 update={
@@ -283,20 +310,15 @@ class Job:
             entry = staging.commit({"figure": figure.model_dump(mode="json", by_alias=True)})
         return Entry(entry.digest, entry.key, entry.path, _with_artifact(entry), entry.bytes, entry.files)
 
-    def _look(self, item: Planned, task: Task, folder: Path) -> dict[str, float]:
+    def _look(self, item: Planned, expected: ModelShape, folder: Path) -> dict[str, float]:
         """Load what was made, and measure it on the validation part."""
-        expected = item.step.after(task)
         if expected.quantised and item.spec is None:
             return {}
         self.reporter.message("checking what was made")
-        model = figures.reload_check(folder, expected, item.field)
         name = self._data_set(item) or next(iter(self._parts), None)
-        if name is None or item.spec is None:
-            return {}
-        tokenizer = hf.load_tokenizer(folder)
-        length = item.step.max_length(item.spec) or self.plan.max_model_length
-        rows = encode.encode_all(tokenizer, self._parts[name].validation, length)
-        return figures.validation(model, rows, int(tokenizer.eos_token_id))
+        examples = None if name is None or item.spec is None else self._parts[name].validation
+        length = item.step.max_length(item.spec) if item.spec is not None else None
+        return self._kind.look(folder, expected, item.field, examples, length or self.plan.max_model_length)
 
     @staticmethod
     def _figure(item: Planned, task: Task, outcome: Outcome, folder: Path, key: str) -> StepFigure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,13 +43,15 @@ def activation_bytes(shape: ModelShape, tokens: int, layers: int, checkpointed: 
     """
     keys = shape.kv_heads * shape.head_dim
     kept = 10 * shape.hidden + 4 * keys + 4 * shape.intermediate
+    # Between two thin layers stands an activation of the width of their rank.
+    kept += sum(rank for _, rank in shape.ranks) // shape.layers
     held = 1 if checkpointed else layers
     return int(1.35 * FLOAT * tokens * kept * held)
 
 
 def logits_bytes(shape: ModelShape, answers: int, copies: int = 4) -> int:
     """Return the bytes of logits, their log-softmax and gradients at so many answer positions."""
-    return FLOAT * answers * shape.vocabulary * copies
+    return FLOAT * answers * shape.outputs * copies
 
 
 def training_bytes(
@@ -79,6 +82,22 @@ def forward_bytes(shape: ModelShape, tokens: int, answers: int) -> int:
     table = FLOAT * shape.vocabulary * shape.hidden
     batch = activation_bytes(shape, tokens, 1) + logits_bytes(shape, answers)
     return PROCESS_BYTES + loading_bytes(shape) + max(table, batch)
+
+
+def calibration_bytes(shape: ModelShape, lengths: Sequence[int], hessians: bool) -> int:
+    """Return what llmcompressor holds besides the model while it goes through the layers on calibration rows.
+
+    Args:
+        shape: the model.
+        lengths: tokens of each calibration row.
+        hessians: whether each linear layer of a decoder layer gets a matrix of its inputs, which is factorised.
+    """
+    states = 2 * FLOAT * sum(lengths) * shape.hidden
+    batch = activation_bytes(shape, max(lengths, default=1), 1)
+    if not hessians:
+        return LLMCOMPRESSOR_BYTES + states + batch
+    matrices = sum(FLOAT * linear.columns**2 for linear in shape.linears()[:7])
+    return LLMCOMPRESSOR_BYTES + states + batch + matrices + 4 * FLOAT * shape.intermediate**2
 
 
 @dataclass

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leanmodel_api.low_rank import INNER, OUTER, RANKS
+from leanmodel_api.shared import LAYERS as SHARED
+
 # Decoders whose layers are q/k/v/o and gate/up/down projections under model.layers: the ones whose tiny
 # copies go through every step in tests/compression.
 ARCHITECTURES = (
@@ -41,6 +44,9 @@ class ModelShape:
         architecture: class name, such as ``LlamaForCausalLM``.
         quantised: how the weights are already quantised (``compressed-tensors`` …), or empty.
         tied: whether input and output embedding are one table.
+        ranks: the layers that are pairs of thin ones, by name, with their ranks (see ``leanmodel_api.low_rank``).
+        shared: for each layer the one whose weights it has; empty where each has its own (``leanmodel_api.shared``).
+        extras: what attention does beyond the plain kind, in words: scaled positions, a window.
     """
 
     architecture: str
@@ -54,11 +60,29 @@ class ModelShape:
     tied: bool
     positions: int
     quantised: str = ""
+    ranks: tuple[tuple[str, int], ...] = ()
+    shared: tuple[int, ...] = ()
+    extras: tuple[str, ...] = ()
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one decoder layer, norms included."""
-        return sum(linear.columns * linear.rows for linear in self._layer(0)) + 2 * self.hidden
+        """Parameters of one decoder layer, norms included; the mean where layers differ by rank."""
+        return self._inside // self._stored
+
+    @property
+    def _stored(self) -> int:
+        """Layers whose weights are stored."""
+        return len(set(self.shared)) or self.layers
+
+    @property
+    def _inside(self) -> int:
+        """Parameters of all decoder layers, those of a group once."""
+        if not self.ranks:
+            return self._stored * (
+                sum(linear.columns * linear.rows for linear in self._layer(0)) + 2 * self.hidden
+            )
+        inside = sum(linear.columns * linear.rows for linear in self.linears()[:-1])
+        return inside + 2 * self.hidden * self.layers
 
     @property
     def embedding_parameters(self) -> int:
@@ -68,11 +92,25 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """Parameters in all (biases, where a family has them, are too few to count)."""
-        return self.layers * self.layer_parameters + self.embedding_parameters + self.hidden
+        return self._inside + self.embedding_parameters + self.hidden
+
+    @property
+    def outputs(self) -> int:
+        """Logits per answer position."""
+        return self.vocabulary
 
     def linears(self) -> list[Linear]:
-        """Return every linear layer, the output head included, in the model's order."""
-        found = [linear for index in range(self.layers) for linear in self._layer(index)]
+        """Return every linear layer that is stored, the output head included, in the model's order."""
+        stored = sorted(set(self.shared)) or range(self.layers)
+        whole = [linear for index in stored for linear in self._layer(index)]
+        ranks, found = dict(self.ranks), []
+        for linear in whole:
+            rank = ranks.get(linear.name)
+            if rank is None:
+                found.append(linear)
+            else:
+                found.append(Linear(f"{linear.name}.{INNER}", linear.columns, rank))
+                found.append(Linear(f"{linear.name}.{OUTER}", rank, linear.rows))
         return [*found, Linear("lm_head", self.hidden, self.vocabulary)]
 
     def with_layers(self, layers: int) -> ModelShape:
@@ -112,7 +150,19 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         positions=int(config.get("max_position_embeddings", 0)),
         quantised=str(quantisation.get("quant_method", "unknown method")) if quantisation else "",
+        ranks=tuple(sorted((str(name), int(rank)) for name, rank in (config.get(RANKS) or {}).items())),
+        shared=tuple(int(source) for source in config.get(SHARED) or ()),
+        extras=tuple(_extras(config)),
     )
+
+
+def _extras(config: Mapping[str, Any]) -> Iterable[str]:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    if scaling != "default":
+        yield f"positions scaled by {scaling}"
+    if config.get("sliding_window") and config.get("use_sliding_window", True):
+        yield f"a window of {config['sliding_window']} tokens"
 
 
 def from_gguf(fields: Mapping[str, Any], tied: bool) -> ModelShape:
@@ -178,4 +228,4 @@ def forward_flops(shape: ModelShape, tokens: float, answers: float, layers: int 
         layers: how many layers they go through. Default: all.
     """
     count = shape.layers if layers is None else layers
-    return 2.0 * shape.layer_parameters * count * tokens + 2.0 * shape.hidden * shape.vocabulary * answers
+    return 2.0 * shape.layer_parameters * count * tokens + 2.0 * shape.hidden * shape.outputs * answers

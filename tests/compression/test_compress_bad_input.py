@@ -21,6 +21,7 @@ from leanmodel_store.artifacts import Store
 pytestmark = pytest.mark.compression
 
 PRUNE = {"type": "Prune", "keepLayers": 2}
+WANDA = {"type": "Prune", "method": "Wanda", "ratio": "0.5"}
 DISTILL = {"type": "Distill"}
 QUANTIZE = {"type": "Quantize"}
 
@@ -37,12 +38,24 @@ def objects(store: Store) -> set[str]:
 @pytest.mark.parametrize(
     ("steps", "field", "words"),
     [
-        ([QUANTIZE, PRUNE], "spec.lean.steps[1]", "quantise last"),
-        ([QUANTIZE, DISTILL], "spec.lean.steps[1]", "quantise last"),
+        ([QUANTIZE, PRUNE], "spec.lean.steps[1].type", "put Quantize last"),
+        ([QUANTIZE, DISTILL], "spec.lean.steps[1].type", "put Quantize last"),
+        ([WANDA, DISTILL], "spec.lean.steps[1].type", "would fill the zeros again, after the Wanda pruning of steps[0]"),
+        ([WANDA, {**QUANTIZE, "algorithm": "GPTQ"}], "spec.lean.steps[1].algorithm", "write RTN"),
+        ([{**WANDA, "ratio": "0"}], "spec.lean.steps[0].ratio", "found 0"),
+        ([{**WANDA, "ratio": "0.01"}], "spec.lean.steps[0].ratio", "takes none of 32 columns"),
+        ([{**WANDA, "structure": "2:4"}], "spec.lean.steps[0].ratio", "which is half"),
+        ([{**WANDA, "keepLayers": 2}], "spec.lean.steps[0].keepLayers", "it belongs to Depth"),
+        ([{**WANDA, "ignore": []}], "spec.lean.steps[0].ignore", "lm_head is the token table"),
+        ([{**WANDA, "targets": ["re:.*nothing.*"]}], "spec.lean.steps[0].targets", "match none"),
+        ([{"type": "Trim"}, DISTILL], "spec.lean.steps[1].type", "put Distill before it"),
+        ([{"type": "Trim"}, {"type": "Heal"}], "spec.lean.steps[1].labelWeight", 'write "1", or put Heal before it'),
+        ([{"type": "Trim", "minVocabulary": 99999}], "spec.lean.steps[0].minVocabulary", "99999 tokens at least"),
+        ([{"type": "Prune", "method": "Width", "ratio": "0.01"}], "spec.lean.steps[0].ratio", "takes none of 32 channels"),
         ([PRUNE, {**QUANTIZE, "scheme": "W4A16", "groupSize": 48}], "spec.lean.steps[1].groupSize", "write one of 32, 16"),
         ([{**QUANTIZE, "scheme": "W4A16", "groupSize": 128}], "spec.lean.steps[0].groupSize", "input width 32 of"),
         ([{**QUANTIZE, "scheme": "W8A16"}], "spec.lean.steps[0].scheme", "not supported yet"),
-        ([{**QUANTIZE, "algorithm": "AWQ"}], "spec.lean.steps[0].algorithm", "not supported yet"),
+        ([{**QUANTIZE, "algorithm": "AWQ"}], "spec.lean.steps[0].algorithm", "write scheme: W4A16"),
         ([{**QUANTIZE, "targets": ["re:.*nothing.*"]}], "spec.lean.steps[0].targets", "match none"),
         ([{"type": "Prune", "keepLayers": 4}], "spec.lean.steps[0].keepLayers", "removes none"),
         ([{"type": "Prune", "ratio": "0.1"}], "spec.lean.steps[0].ratio", "removes none"),
@@ -79,6 +92,19 @@ def test_group_128_of_smollm2_is_refused_with_the_sizes_that_fit() -> None:
     issue = REGISTRY["Quantize"].issues(Task(spec, "spec.lean.steps[0]", shape))[0]
     assert "576 of 180 layers such as model.layers.0.self_attn.q_proj" in issue.found
     assert issue.advice == "write one of 96, 64, 48, 32, 16"
+
+
+def test_two_of_four_wants_widths_of_fours_and_names_the_layer() -> None:
+    from leanmodel_api.steps import Prune
+    from leanmodel_compression.shapes import ModelShape
+    from leanmodel_compression.steps import step_of
+    from leanmodel_compression.steps.protocol import Task
+
+    shape = ModelShape("LlamaForCausalLM", 2, 64, 130, 2, 2, 32, 400, True, 256)
+    spec = Prune(type="Prune", method="Magnitude", structure="2:4")
+    (issue,) = step_of(spec).issues(Task(spec, "spec.lean.steps[0]", shape))
+    assert issue.field == "spec.lean.steps[0].structure"
+    assert "2 layers such as model.layers.0.mlp.down_proj have 130 columns" in issue.found
 
 
 def test_a_quantised_model_is_not_quantised_again(
@@ -198,7 +224,7 @@ def test_exit_codes_and_messages_of_the_entry_point(
     assert refused.returncode == 3 and "spec.jobs.compress.memory" in refused.stderr
     assert '"state":"failed"' in refused.stdout.splitlines()[-1]
     bad = run(lean_plan(large, data_file, [QUANTIZE, PRUNE]).to_json())
-    assert bad.returncode == 2 and "quantise last" in bad.stderr
+    assert bad.returncode == 2 and "put Quantize last" in bad.stderr
     assert not (tmp_path / "result.json").exists()
 
 
@@ -207,3 +233,24 @@ def test_a_plan_wants_a_start() -> None:
 
     assert plan_issues(plan_of())[0].advice == "give exactly one of them"
     assert isinstance(plan_of(), CompressPlan) and torch.get_num_threads() == 1
+
+
+def test_a_data_set_that_teaches_what_the_proof_holds_back_is_refused(
+    store: Store, model_folder: Path, data_file: Path, tmp_path: Path
+) -> None:
+    """Another data set has some of the proof's messages, with other white space and another split."""
+    rows = data_file.read_text().splitlines()
+    copied = [rows[0], *(row.replace(" ", "  ") for row in rows[1:100]), *(f"ham\tfresh {at}" for at in range(60)), "spam\tfresh cash"]  # fmt: skip
+    other = tmp_path / "other.tsv"
+    other.write_text("\n".join(copied) + "\n")
+    sets = [data_set(other, name="mine", split={"seed": 5}), data_set(data_file)]
+    plan = plan_of(source={"uri": f"file:{model_folder}"}, finetune={"dataSet": "mine", "epochs": "1"}, dataSets=sets, proofDataSet="messages")  # fmt: skip
+    with pytest.raises(InputError) as error:
+        run_plan(plan, store)
+    words = str(error.value)
+    assert words.startswith("spec.dataSets[0].source: it teaches ")
+    assert "that data set 'messages' holds back for the proof, such as line " in words
+    assert not any(row.partition("\t")[2] in words for row in rows[1:])
+    # The proof's own data set may teach: its parts share no text.
+    own = plan_of(source={"uri": f"file:{model_folder}"}, finetune={"dataSet": "messages", "epochs": "1", "maxExamples": 16}, dataSets=sets, proofDataSet="messages")  # fmt: skip
+    assert run_plan(own, store).steps[-1].type == "Finetune"

@@ -1,14 +1,80 @@
-"""Every step is a file here; the registry finds it by the type that stands in the manifest."""
+"""Every step is a file here; the registry finds it by the type, and where it has several, the method."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from leanmodel_api.classification import EMBEDDING, Task
+
+from . import embedders
 from .distill import Distillation
+from .encoders import EXPORT_AS_TEACHER
+from .encoders import REGISTRY as ENCODERS
+from .expand import Expanding
+from .export import Exporting
+from .factorize import Factorizing
 from .fetch import Fetching
 from .finetune import Finetuning
+from .heal import Healing
 from .protocol import Step
 from .prune import Pruning
 from .quantize import Quantization
+from .share import Sharing
+from .sparse import WeightPruning
+from .structure import StructurePruning
+from .trim import Trimming
+from .width import WidthPruning
 
 REGISTRY: dict[str, Step] = {
-    step.name: step for step in (Fetching(), Finetuning(), Pruning(), Distillation(), Quantization())
+    step.name: step
+    for step in (
+        Fetching(),
+        Finetuning(),
+        Pruning(),
+        Factorizing(),
+        Sharing(),
+        Distillation(),
+        Healing(),
+        Trimming(),
+        Quantization(),
+        Exporting(),
+    )
 }
+EXPAND: Step = Expanding()
+"""What stands after the last step that works on shared layers."""
+METHODS: dict[tuple[str, str], Step] = {
+    (step.name, method): step
+    for step in (WeightPruning(), StructurePruning(), WidthPruning())
+    for method in step.methods
+}
+"""Steps that share a type with another one and are chosen by their method."""
+
+
+def registry(task: Task | None) -> dict[str, Step]:
+    """Return the steps of a task, by type."""
+    return REGISTRY if task is None else embedders.REGISTRY if task == EMBEDDING else ENCODERS
+
+
+def export_as_teacher(task: Task) -> Step:
+    """Return the export of a large model, whose weights stay beside the file."""
+    return embedders.EXPORT_AS_TEACHER if task == EMBEDDING else EXPORT_AS_TEACHER
+
+
+def step_of(spec: Any, task: Task | None = None) -> Step:
+    """Return the step that does what a plan's object says."""
+    if task is not None:
+        return registry(task)[spec.type]
+    return METHODS.get((spec.type, getattr(spec, "method", "")), REGISTRY[spec.type])
+
+
+__all__ = [
+    "ENCODERS",
+    "EXPAND",
+    "EXPORT_AS_TEACHER",
+    "METHODS",
+    "REGISTRY",
+    "Step",
+    "export_as_teacher",
+    "registry",
+    "step_of",
+]

@@ -14,7 +14,9 @@ from typing import Any
 from leanmodel_api.errors import Issue
 
 from .. import hf, memory
-from ..shapes import ModelShape, from_config, from_gguf
+from ..classifiers.pooling import with_pooling
+from ..classifiers.shapes import any_shape
+from ..shapes import ModelShape, from_gguf
 from .protocol import Outcome, Place, StepError, Task, Work
 
 
@@ -85,7 +87,9 @@ class Fetching:
 
 
 def find_gguf(folder: Path) -> Path | None:
-    """Return the GGUF file of a fetched source, or None when it holds safetensors."""
+    """Return the GGUF file of a fetched source (or of a path that is one), or None when it holds safetensors."""
+    if folder.is_file():
+        return folder
     return next(iter(sorted(folder.rglob("*.gguf"))), None)
 
 
@@ -98,7 +102,7 @@ def read_shape(folder: Path, field: str) -> ModelShape:
     gguf = find_gguf(folder)
     try:
         if gguf is None:
-            return from_config(hf.read_json(folder / hf.CONFIG))
+            return any_shape(with_pooling(hf.read_json(folder / hf.CONFIG), folder))
         return _gguf_shape(gguf)
     except (KeyError, ValueError, OSError) as error:
         raise StepError(

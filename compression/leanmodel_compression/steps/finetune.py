@@ -6,13 +6,14 @@ LoRA is arXiv 2106.09685, through peft, merged at the end: what comes out is an 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from leanmodel_api.errors import Issue
 
 from .. import hf, memory
 from ..shapes import ModelShape, forward_flops
-from . import training
+from . import stopping, training
 from .protocol import Outcome, Place, Task, Work, checked
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -69,7 +70,8 @@ class Finetuning:
 
     def disk(self, task: Task) -> int:
         """The artifact, and two checkpoints while one replaces the other."""
-        return 2 * task.shape.parameters + 2 * 12 * trained_parameters(task)
+        trained = trained_parameters(task)
+        return 2 * task.shape.parameters + 2 * 12 * trained + stopping.disk(task, trained)
 
     def work(self, task: Task) -> Work:
         """Forward through all layers, backward (twice that) through the trained ones."""
@@ -78,9 +80,8 @@ class Finetuning:
         backward = forward_flops(task.shape, tokens, answers, trained_layers(task))
         share = 1.0 if task.spec.method == "LoRA" else 2.0
         traffic = training.traffic(task, trained_parameters(task))
-        return Work(
-            flops=forward + share * backward, bytes=traffic + 20.0 * task.shape.parameters, seconds=3.0
-        )
+        flops = forward + share * backward + training.looking_flops(task, task.shape)
+        return Work(flops=flops, bytes=traffic + 20.0 * task.shape.parameters, seconds=3.0)
 
     def run(self, task: Task, place: Place) -> Outcome:
         """Train, merge, and write bf16."""
@@ -93,13 +94,15 @@ class Finetuning:
         adapted = add_adapters(model, task) if task.spec.method == "LoRA" else None
         trained = adapters_of(model) if adapted is not None else to_train(model, task)
 
-        def loss_of(part: Any) -> Any:
+        def loss_on(rows: Any, part: Any) -> Any:
             ids, where, columns, wanted = training.collate(rows, part, pad)
             logits = training.answer_logits(model, ids, where, columns)
             return functional.cross_entropy(logits, wanted, reduction="sum")
 
         modules = len({name.rpartition(".")[0] for name in trained})
-        done = training.fit(task, place, trained, loss_of, model.train)
+        held = task.rows.validation if task.rows is not None else ()
+        judge = stopping.mean_loss(model, held, partial(loss_on, held))
+        done = training.fit(task, place, trained, partial(loss_on, rows), model.train, judge=judge)
         with torch.no_grad():
             if adapted is not None:
                 model = adapted.merge_and_unload()
@@ -110,7 +113,7 @@ class Finetuning:
             modules,
             describe(task.spec, len(rows), done.steps),
             done.resumed_at,
-            {"trainLoss": done.loss, "optimiserSteps": float(done.steps)},
+            done.figures(),
         )
 
 

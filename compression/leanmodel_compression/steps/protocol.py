@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from leanmodel_api.errors import InputError, Issue
 
 from .. import memory
-from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Rows
+from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Row, Rows
 from ..shapes import ModelShape
 
 Progress = Callable[[float, float, str], None]
@@ -27,6 +27,8 @@ class Task:
         seed: the plan's seed.
         rows: the step's data, tokenised and cut; None where it sees none.
         teacher: shape of the model that teaches, where one does.
+        tokenizer: kind of the model's tokenizer (``BPE`` …), empty where it is not known yet.
+        labels: a classifier's, in the manifest's order.
     """
 
     spec: Any
@@ -35,6 +37,8 @@ class Task:
     seed: int = 0
     rows: Rows | None = None
     teacher: ModelShape | None = None
+    tokenizer: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did, besides the files that it wrote."""
+    """What a step did, besides the files that it wrote.
+
+    Attributes:
+        modules_changed: modules whose weights are others now.
+        detail: its settings and what came of them, in short.
+        resumed_at: where it went on after a kill, None where it began.
+        figures: what it measured.
+        shape: the model that came out, where that could not be known before the work.
+    """
 
     modules_changed: int
     detail: str
     resumed_at: int | None = None
     figures: dict[str, float] = field(default_factory=dict)
+    shape: ModelShape | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,7 @@ class Step(Protocol):
         """Return what is wrong with the step on this model and data."""
 
     def after(self, task: Task) -> ModelShape:
-        """Return the shape of the model that comes out."""
+        """Return the shape of the model that comes out; where only the work can tell, a guess that errs upwards."""
 
     def memory(self, task: Task) -> int:
         """Return the estimated peak of memory in bytes."""
@@ -132,3 +145,8 @@ class Step(Protocol):
 
     def run(self, task: Task, place: Place) -> Outcome:
         """Do the work: read ``place.source``, write the artifact's files into ``place.target``."""
+
+
+def samples(task: Task) -> tuple[Row, ...]:
+    """Return the rows of the train part that a step calibrates or measures on."""
+    return task.rows.train[: task.spec.samples] if task.rows is not None else ()

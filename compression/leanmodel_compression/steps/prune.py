@@ -19,7 +19,7 @@ from .. import hf, memory
 from ..batches import Row, by_length
 from ..shapes import ModelShape, forward_flops
 from . import training
-from .protocol import Outcome, Place, StepError, Task, Work, checked
+from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
 
 LAYER = re.compile(r"^model\.layers\.(\d+)\.(.*)$")
 MAX_TOKENS = 512
@@ -52,8 +52,6 @@ class Pruning:
         """Check that something goes and something stays."""
         spec, field, layers = task.spec, task.field, task.shape.layers
         found = []
-        if spec.method != "Depth":
-            found.append(Issue(f"{field}.method", f"{spec.method} is not supported yet", "write Depth"))
         if (spec.keep_layers is None) == (spec.ratio is None):
             found.append(
                 Issue(field, "keepLayers and ratio must not both be set or missing", "write one of them")
@@ -141,11 +139,6 @@ def choose(scores: Sequence[float], count: int, first: int, last: int) -> list[i
         (index for index in range(layers) if index not in protected), key=lambda i: (-scores[i], i)
     )
     return sorted([*protected, *ranked[: max(0, count - len(protected))]])
-
-
-def samples(task: Task) -> tuple[Row, ...]:
-    """Return the rows on which influence is measured."""
-    return task.rows.train[: task.spec.samples] if task.rows is not None else ()
 
 
 def influence(place: Place, rows: Sequence[Row]) -> list[float]:

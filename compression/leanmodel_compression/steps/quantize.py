@@ -2,8 +2,9 @@
 
 W8A8 has one scale per output channel and scales activations per token as they come (what vLLM's integer
 kernels take); W4A16 has one scale per group of input columns. RTN rounds to nearest. GPTQ (arXiv 2210.17323)
-goes layer by layer and corrects each column's error in the columns after it; every finished layer is kept,
-and a killed run takes it from there.
+goes layer by layer and corrects each column's error in the columns after it; SmoothQuant and AWQ scale channels
+first, so that rounding to nearest costs less (see scaling). Every finished layer is kept, and a killed run takes it
+from there.
 
 Scales are rounded to bf16 before weights are put on their grid, not after: stored in bf16, a grid and its
 scale would otherwise disagree by up to one step of eight bits.
@@ -15,13 +16,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from leanmodel_api.errors import Issue
+from leanmodel_api.step_rules import quantize_issues
+from leanmodel_api.steps import MADE_FOR
 
 from .. import hf, memory
-from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Row
+from ..batches import MICRO_ANSWERS, MICRO_TOKENS
 from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
-from .protocol import Outcome, Place, StepError, Task, Work, checked
+from . import scaling
+from .grid import BITS
+from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
 
-BITS = {"W8A8": 8, "W4A16": 4}
 GROUPS = (128, 64, 32)
 DAMPENING = 0.01
 
@@ -35,15 +39,15 @@ class Quantization:
     teaches = False
 
     def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """Only GPTQ calibrates."""
-        return spec.algorithm == "GPTQ", spec.data_set
+        """All but rounding to nearest calibrate."""
+        return spec.algorithm != "RTN", spec.data_set
 
     def max_length(self, spec: Any) -> int | None:
         """Calibration rows are cut to the step's own length."""
         return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
-        """All but the data set's name; what only GPTQ uses counts for GPTQ alone."""
+        """All but the data set's name; what calibration alone uses does not count for RTN."""
         hidden = {"data_set", "type"}
         if spec.algorithm == "RTN":
             hidden |= {"samples", "max_length"}
@@ -57,10 +61,7 @@ class Quantization:
             found.append(
                 Issue(f"{field}.scheme", f"{spec.scheme} is not supported yet", "write W8A8 or W4A16")
             )
-        if spec.algorithm not in ("RTN", "GPTQ"):
-            found.append(
-                Issue(f"{field}.algorithm", f"{spec.algorithm} is not supported yet", "write RTN or GPTQ")
-            )
+        found += quantize_issues(spec, field)
         linears = targeted(task.shape, spec.targets, spec.ignore)
         if not linears:
             found.append(
@@ -80,10 +81,9 @@ class Quantization:
             )
         elif spec.scheme == "W4A16":
             found += group_issues(spec, field, linears)
-        if spec.algorithm == "GPTQ" and (task.rows is None or not task.rows.train):
-            found.append(
-                Issue(f"{field}.dataSet", "GPTQ calibrates on rows, there are none", "write algorithm: RTN")
-            )
+        if spec.algorithm != "RTN" and (task.rows is None or not task.rows.train):
+            words = f"{spec.algorithm} calibrates on rows, there are none"
+            found.append(Issue(f"{field}.dataSet", words, "write algorithm: RTN"))
         return found
 
     def after(self, task: Task) -> ModelShape:
@@ -93,32 +93,31 @@ class Quantization:
         return replace(task.shape, quantised="compressed-tensors")
 
     def memory(self, task: Task) -> int:
-        """The weights and their integers; GPTQ also holds one layer's Hessians and all samples' hidden states."""
-        steady = memory.LLMCOMPRESSOR_BYTES
+        """The weights and their integers; calibrating also holds states of all samples, and GPTQ a layer's Hessians."""
         base = checked(task, task.shape, memory.forward_bytes(task.shape, MICRO_TOKENS, MICRO_ANSWERS))
         if task.spec.algorithm == "RTN":
-            return steady + base
-        rows = samples(task)
-        tokens = sum(len(row.ids) for row in rows)
-        longest = max((len(row.ids) for row in rows), default=1)
-        hessians = sum(4 * linear.columns**2 for linear in task.shape.linears()[:7])
-        largest = 4 * 4 * task.shape.intermediate**2
-        states = 2 * 4 * tokens * task.shape.hidden
-        batch = memory.activation_bytes(task.shape, longest, 1)
-        return steady + base + hessians + largest + states + batch
+            return memory.LLMCOMPRESSOR_BYTES + base
+        lengths = [len(row.ids) for row in samples(task)]
+        found = base + memory.calibration_bytes(task.shape, lengths, hessians=task.spec.algorithm == "GPTQ")
+        if task.spec.algorithm == "AWQ":
+            found += scaling.search_bytes(task.shape, lengths)
+        return found
 
     def disk(self, task: Task) -> int:
-        """The artifact, and GPTQ's finished layers in float32."""
-        kept = 4 * task.shape.parameters if task.spec.algorithm == "GPTQ" else 0
+        """The artifact, and the finished layers in float32."""
+        kept = 0 if task.spec.algorithm == "RTN" else 4 * task.shape.parameters
         return 2 * task.shape.parameters + kept
 
     def work(self, task: Task) -> Work:
-        """Rounding is nearly free; GPTQ factorises one Hessian per layer and goes through its columns."""
+        """Rounding is nearly free; GPTQ factorises one Hessian per layer, AWQ tries many scales on all samples."""
         start = Work(bytes=40.0 * task.shape.parameters, seconds=8.0)
         if task.spec.algorithm == "RTN":
             return start
         tokens = sum(len(row.ids) for row in samples(task))
         flops = 2 * forward_flops(task.shape, tokens, 0)
+        if task.spec.algorithm != "GPTQ":
+            tries = scaling.GRID if task.spec.algorithm == "AWQ" else 0
+            return Work(flops=flops * (1 + tries), bytes=start.bytes * (1 + tries), seconds=start.seconds)
         columns = 0
         for linear in targeted(task.shape, task.spec.targets, task.spec.ignore):
             flops += 2.0 * tokens * linear.columns**2 + 3.0 * linear.columns**3
@@ -140,6 +139,9 @@ class Quantization:
         arguments = modifier_arguments(spec, task.shape)
         if spec.algorithm == "GPTQ":
             resumed_at = gptq.quantise(model, arguments, samples(task), task, place)
+        elif spec.algorithm in MADE_FOR:
+            resumed_at = scaling.quantise(model, arguments, samples(task), task, place)
+            store_scales(model)
         else:
             resumed_at = None
             round_to_nearest(model, arguments)
@@ -193,11 +195,6 @@ def describe(spec: Any, shape: ModelShape, changed: int) -> str:
     return f"{spec.scheme}{group} {spec.algorithm}, {changed} layers"
 
 
-def samples(task: Task) -> tuple[Row, ...]:
-    """Return the rows that GPTQ calibrates on."""
-    return task.rows.train[: task.spec.samples] if task.rows is not None else ()
-
-
 def modifier_arguments(spec: Any, shape: ModelShape) -> dict[str, Any]:
     """Return llmcompressor's words for the step."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
@@ -225,6 +222,11 @@ def round_to_nearest(model: Any, arguments: dict[str, Any]) -> None:
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
     oneshot(model=model, recipe=[QuantizationModifier(**arguments)], pipeline="datafree")
+    store_scales(model)
+
+
+def store_scales(model: Any) -> None:
+    """Round every scale as it will be stored, before compressing puts weights on its grid."""
     for module in quantised_modules(model):
         module.weight_scale.data.copy_(hf.as_stored(module.weight_scale.data))
 
@@ -263,3 +265,15 @@ def quiet() -> None:
     logger.add(sys.stderr, level="ERROR")
     warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
     warnings.filterwarnings("ignore", message="You passed `quantization_config`")
+
+
+def stored_bytes(task: Task) -> int:
+    """Return the bytes of what comes out: integers and bf16 scales, and bf16 for all that stays."""
+    linears = targeted(task.shape, task.spec.targets, task.spec.ignore)
+    rest = task.shape.parameters - sum(linear.columns * linear.rows for linear in linears)
+    bits = BITS[task.spec.scheme]
+    size = 2 * rest
+    for linear in linears:
+        groups = linear.columns // group_size(task.spec, task.shape) if task.spec.scheme == "W4A16" else 1
+        size += linear.rows * (linear.columns * bits // 8 + 2 * groups)
+    return size

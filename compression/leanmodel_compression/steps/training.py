@@ -15,6 +15,8 @@ from leanmodel_api.steps import TrainingFields
 
 from .. import checkpoint
 from ..batches import Row, batch_at, largest_micro, micro_batches, padded_tokens, steps_in
+from ..shapes import ModelShape
+from . import stopping
 from .protocol import Place, StepError, Task
 
 WARM_UP = 0.1
@@ -30,12 +32,26 @@ NEUTRAL = {"checkpoint_steps", "data_set", "type"}
 
 @dataclass
 class Trained:
-    """How a training ended."""
+    """How a training ended; with early stopping, after which optimiser step the kept weights were the best."""
 
     steps: int
     resumed_at: int | None
     loss: float
     seconds: float
+    best_at: int | None = None
+    best: float | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Return what a report says of it."""
+        found = {"trainLoss": self.loss, "optimiserSteps": float(self.steps)}
+        if self.best_at is not None and self.best is not None:
+            found.update(bestStep=float(self.best_at), bestValidationLoss=self.best)
+        return found
+
+    def words(self) -> str:
+        """Return the steps in words."""
+        kept = "" if self.best_at is None else f" (the weights after {self.best_at} are kept)"
+        return f"{self.steps} optimiser steps{kept}"
 
 
 def settings(spec: TrainingFields) -> dict[str, Any]:
@@ -83,8 +99,17 @@ def total_answers(task: Task) -> float:
 
 def epochs(task: Task) -> float:
     """Return the passes as they will be made: whole optimiser steps."""
-    per_epoch = math.ceil(len(chosen(task)) / int(task.spec.batch_size))
-    return total_steps(task) / per_epoch
+    return total_steps(task) / pass_steps(task)
+
+
+def pass_steps(task: Task) -> int:
+    """Return the optimiser steps of one pass over the train rows."""
+    return max(1, math.ceil(len(chosen(task)) / int(task.spec.batch_size)))
+
+
+def looking_flops(task: Task, shape: ModelShape) -> float:
+    """Return the operations of looking at the validation part, 0 without early stopping."""
+    return stopping.flops(task, shape, total_steps(task), pass_steps(task))
 
 
 def traffic(task: Task, trained: int) -> float:
@@ -97,6 +122,12 @@ def traffic(task: Task, trained: int) -> float:
     return each * trained * total_steps(task)
 
 
+def passes(task: Task) -> int:
+    """Return the micro-batches of the whole training, by those of its first batch."""
+    rows = chosen(task)
+    return len(micro_batches(range(min(len(rows), task.spec.batch_size)), rows)) * total_steps(task)
+
+
 def micro(task: Task) -> tuple[int, int]:
     """Return the bound of (tokens, answer positions) of a micro-batch."""
     return largest_micro(chosen(task), task.spec.batch_size)
@@ -105,7 +136,7 @@ def micro(task: Task) -> tuple[int, int]:
 def issues(task: Task) -> list[Issue]:
     """Return what is wrong with a training step's data and numbers."""
     spec, field = task.spec, task.field
-    found = []
+    found = stopping.issues(task)
     rows = chosen(task) if task.rows is not None else ()
     if len(rows) < LEAST_ROWS:
         found.append(
@@ -169,8 +200,10 @@ def fit(
     loss_of: Callable[[Sequence[int]], Any],
     set_training: Callable[[], None],
     offset: int = 0,
+    judge: Callable[[], float] | None = None,
+    after_step: Callable[[int, int, Any], None] | None = None,
 ) -> Trained:
-    """Train until the last optimiser step, from the last whole checkpoint on.
+    """Train until the last optimiser step, or until it is stopped early, from the last whole checkpoint on.
 
     Everything random is a function of (seed, step), and checkpoints hold the exact float32 state, so a
     killed and resumed training ends with the same bits as one that was left alone.
@@ -182,6 +215,10 @@ def fit(
         loss_of: takes the indices of a micro-batch, returns the summed loss over its answer positions.
         set_training: puts the model into training mode.
         offset: units of progress that were done before the training.
+        judge: measures the mean loss on the validation part; needed with ``earlyStopping``.
+        after_step: takes the optimiser steps done, those in all and the optimiser, and may change weights and moments;
+            what it decides must follow from these alone, as checkpoints hold nothing else. A resumed training calls it
+            once more for the step that it resumes from.
 
     Raises:
         StepError: the loss or the gradient is not finite.
@@ -195,11 +232,14 @@ def fit(
         parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(list(trained.values()), lr=peak, betas=BETAS, weight_decay=0.0, fused=True)
     folder = place.scratch / "training"
-    start, spent, running = restore(folder, place.fingerprint, trained, optimiser)
+    stop = stopping.stopper(task, place, trained, judge, pass_steps(task))
+    start, spent, running = restore(folder, place.fingerprint, trained, optimiser, stop)
     resumed_at = start or None
     set_training()
+    if start and after_step is not None:
+        after_step(start, total, optimiser)
     place.progress(offset + start, offset + total, "training")
-    began = time.monotonic()
+    began, done = time.monotonic(), start
     for step in range(start, total):
         torch.manual_seed(task.seed * 1_000_003 + step)
         for group in optimiser.param_groups:
@@ -223,22 +263,39 @@ def fit(
             )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        if after_step is not None:
+            after_step(step + 1, total, optimiser)
         running = value if step == 0 else 0.9 * running + 0.1 * value
         done = step + 1
         place.progress(offset + done, offset + total, f"optimiser step {done}/{total}, loss {running:.4f}")
+        if stop is not None and stop.due(done, total):
+            if stop.look(done):
+                break
+            set_training()
         if done % spec.checkpoint_steps == 0 and done < total:
             state = {"fingerprint": place.fingerprint, "running": running}
             state["seconds"] = spent + time.monotonic() - began
+            if stop is not None:
+                state["stopping"] = stop.state()
             checkpoint.save(folder, done, checkpoint_tensors(trained, optimiser), state)
     for parameter in trained.values():
         parameter.requires_grad_(False)
-    return Trained(total, resumed_at, running, spent + time.monotonic() - began)
+    found = Trained(done, resumed_at, running, spent + time.monotonic() - began)
+    if stop is not None:
+        stop.put_back()
+        found.best_at, found.best = stop.best_at, stop.best
+        place.progress(offset + total, offset + total, f"kept optimiser step {stop.best_at}")
+    return found
 
 
 def restore(
-    folder: Any, fingerprint: str, trained: dict[str, Any], optimiser: Any
+    folder: Any,
+    fingerprint: str,
+    trained: dict[str, Any],
+    optimiser: Any,
+    stop: stopping.Stopper | None = None,
 ) -> tuple[int, float, float]:
-    """Put the last whole checkpoint back into parameters and optimiser.
+    """Put the last whole checkpoint back into parameters, optimiser, and what stops the training early.
 
     Returns:
         The optimiser step to go on with, seconds spent before, and the running loss; zeros without one.
@@ -250,6 +307,8 @@ def restore(
         return 0, 0.0, 0.0
     tensors = found.tensors()
     if {name.partition("/")[2] for name in tensors if name.startswith("weight/")} != set(trained):
+        return 0, 0.0, 0.0
+    if stop is not None and not stop.take(found.state.get("stopping")):
         return 0, 0.0, 0.0
     for name, parameter in trained.items():
         parameter.data.copy_(tensors.pop(f"weight/{name}"))

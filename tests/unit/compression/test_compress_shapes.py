@@ -19,7 +19,7 @@ from leanmodel_compression.shapes import (
     matches,
     targeted,
 )
-from leanmodel_compression.steps.gptq import group_of
+from leanmodel_compression.steps.kept import group_of
 from leanmodel_compression.steps.prune import choose, kept_count, prune_config
 from leanmodel_compression.steps.quantize import group_size
 
@@ -36,6 +36,18 @@ def test_smollm2_has_as_many_parameters_as_its_card_says() -> None:
     assert shape.with_layers(3).parameters == 38_932_416
     assert len(shape.linears()) == 7 * 30 + 1
     assert memory.weights_bytes(shape) == 4 * shape.parameters
+
+
+def test_thin_layers_are_counted_as_two() -> None:
+    ranks = {"model.layers.0.mlp.up_proj": 100, "model.layers.7.self_attn.k_proj": 10}
+    whole, thin = from_config(SMOLLM2), from_config({**SMOLLM2, "low_rank": ranks})
+    gone = (576 * 1536 - 100 * (576 + 1536)) + (576 * 192 - 10 * (576 + 192))
+    assert whole.parameters - thin.parameters == gone
+    assert len(thin.linears()) == len(whole.linears()) + 2
+    assert [(one.columns, one.rows) for one in thin.linears() if ".up_proj." in one.name] == [
+        (576, 100),
+        (100, 1536),
+    ]
 
 
 def test_a_gguf_header_says_the_same_as_the_configuration() -> None:

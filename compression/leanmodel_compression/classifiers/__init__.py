@@ -1,0 +1,1 @@
+"""Encoders that classify texts: their sizes, their rows, their weights, their ONNX files."""

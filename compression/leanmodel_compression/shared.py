@@ -1,0 +1,72 @@
+"""Models with shared layers in transformers: the family's own classes, in which layers of a group are tied.
+
+``register()`` makes ``AutoModelForCausalLM`` load them. Tying is transformers' own, as for a head that is the token
+table: weights are stored once, a parameter that several layers use is listed once, and its gradients add up. Each
+layer stays a module of its own, with its own place in the cache of keys and values.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from leanmodel_api.shared import FAMILIES, LAYERS, architecture, model_type
+
+
+@functools.cache
+def register() -> None:
+    """Tell transformers of the shared model types; once is enough."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for family in FAMILIES:
+        config, model = classes(family)
+        AutoConfig.register(model_type(family), config)
+        AutoModelForCausalLM.register(config, model)
+
+
+@functools.cache
+def classes(family: str) -> tuple[Any, Any]:
+    """Return a family's shared configuration and model class."""
+    import transformers
+
+    base_config = getattr(transformers, f"{family}Config")
+    base_model = getattr(transformers, f"{family}ForCausalLM")
+    name = architecture(family)
+    config = type(
+        name.replace("ForCausalLM", "Config"),
+        (base_config,),
+        {"__module__": __name__, "__annotations__": {LAYERS: list | None}, "model_type": model_type(family), LAYERS: None},
+    )  # fmt: skip
+
+    def tied(self: Any, all_submodels: bool = False) -> dict[str, str]:
+        found: dict[str, str] = base_model.get_expanded_tied_weights_keys(self, all_submodels=all_submodels)
+        named = [key for key, _ in self.named_parameters(remove_duplicate=False)]
+        return {**found, **ties(named, getattr(self.config, LAYERS) or [])}
+
+    def build(self: Any, settings: Any) -> None:
+        base_model.__init__(self, settings)
+        # Saving looks here for names that may be left out, and takes them for patterns.
+        own = {re.escape(key) + "$": value for key, value in self.all_tied_weights_keys.items()}
+        self._tied_weights_keys = {**(base_model._tied_weights_keys or {}), **own}
+
+    return config, type(
+        name,
+        (base_model,),
+        {"__module__": __name__, "config_class": config, "__init__": build, "get_expanded_tied_weights_keys": tied},
+    )  # fmt: skip
+
+
+def ties(names: list[str], sources: list[int]) -> dict[str, str]:
+    """Return which parameter stands for which other one: the tied one's name to its source's.
+
+    Args:
+        names: of all parameters, tied ones too.
+        sources: for each layer the one whose weights it has.
+    """
+    found: dict[str, str] = {}
+    for index, source in enumerate(sources):
+        if source != index:
+            mine, theirs = f"model.layers.{index}.", f"model.layers.{source}."
+            found |= {name: theirs + name.removeprefix(mine) for name in names if name.startswith(mine)}
+    return found

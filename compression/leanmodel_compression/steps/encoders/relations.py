@@ -1,0 +1,103 @@
+"""Attention relations (MiniLM): how tokens relate by queries, keys and values, held against the teacher's.
+
+Wang et al. 2020, *MiniLM*, arXiv 2002.10957; with queries, keys and values alike and relation heads of any number, Wang
+et al. 2021, *MiniLMv2*, arXiv 2012.15828. Neither widths nor heads of the two models need to agree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ...shapes import ModelShape
+from .common import FLOAT
+
+KINDS = {"query": 0, "q_lin": 0, "key": 1, "k_lin": 1, "value": 2, "v_lin": 2}
+"""Last part of a module's name -> query, key or value; the same in every layer of a family."""
+HIDDEN_SCORE = -1e4
+"""Stands for a masked key: its share is exactly zero, and differences of its logarithms stay finite."""
+
+Vectors = tuple[Any, Any, Any]
+
+
+class Recorder:
+    """Keeps queries, keys and values of some layers of a model's last forward pass.
+
+    A layer is the n-th call of its module, so that ALBERT, which calls one module for all layers, is no other case.
+    """
+
+    def __init__(self, model: Any, layers: Collection[int]) -> None:
+        """Listen to the model from now on."""
+        self._layers, self._calls = frozenset(layers), Counter[int]()
+        self._found: dict[tuple[int, int], Any] = {}
+        for name, module in model.named_modules():
+            kind = KINDS.get(name.rpartition(".")[2])
+            if kind is not None:
+                module.register_forward_hook(self._hook(kind))
+
+    def _hook(self, kind: int) -> Any:
+        def keep(module: Any, _inputs: Any, output: Any) -> None:
+            layer = self._calls[kind]
+            self._calls[kind] += 1
+            if layer in self._layers:
+                # SqueezeBERT's layers are convolutions: (texts, width, tokens).
+                turned = output.transpose(1, 2) if type(module).__name__ == "Conv1d" else output
+                self._found[layer, kind] = turned
+
+        return keep
+
+    def take(self) -> dict[int, Vectors]:
+        """Return what the pass left, by layer, and wait for the next one; each (texts, tokens, width)."""
+        found = {
+            layer: (self._found[layer, 0], self._found[layer, 1], self._found[layer, 2])
+            for layer in self._layers
+        }
+        self._calls.clear()
+        self._found.clear()
+        return found
+
+
+def relation_loss(mine: Sequence[Vectors], told: Sequence[Vectors], mask: Any, heads: int) -> Any:
+    """Return the sum over texts of KL(teacher ‖ student) of token relations: the mean over pairs, kinds, heads, tokens.
+
+    Args:
+        mine: the student's queries, keys and values of each pair of layers.
+        told: the teacher's.
+        mask: 1 where a token is real (texts, tokens).
+        heads: relation heads; divides both widths.
+    """
+    import torch
+
+    weight = mask / mask.sum(dim=1, keepdim=True)
+    total: Any = 0.0
+    for one, other in zip(mine, told, strict=True):
+        for student, teacher in zip(one, other, strict=True):
+            wanted, found = relations(teacher, mask, heads), relations(student, mask, heads)
+            apart = torch.nn.functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
+            total = total + (apart.mean(dim=1) * weight).sum()
+    return total / (3 * len(mine))
+
+
+def relations(vectors: Any, mask: Any, heads: int) -> Any:
+    """Return the log-softmax of scaled dot products of the vectors with themselves (texts, heads, tokens, tokens)."""
+    import torch
+
+    texts, tokens, width = vectors.shape
+    cut = vectors.reshape(texts, tokens, heads, width // heads).transpose(1, 2)
+    scores = cut @ cut.transpose(-1, -2) / (width // heads) ** 0.5
+    return torch.log_softmax(scores.masked_fill(mask[:, None, None, :] == 0, HIDDEN_SCORE), dim=-1)
+
+
+def relation_bytes(tokens: int, longest: int, heads: int, pairs: int, shape: ModelShape) -> int:
+    """Return what the loss of a micro-batch holds: of each pair and kind scores, log-softmax, divergence, gradients.
+
+    Args:
+        tokens: of the micro-batch, padding included.
+        longest: tokens of its longest text.
+        heads: relation heads.
+        pairs: of layers.
+        shape: the wider model, whose vectors are kept.
+    """
+    square = FLOAT * tokens * longest * heads
+    return pairs * 3 * (6 * square + 2 * FLOAT * tokens * shape.hidden)

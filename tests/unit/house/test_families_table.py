@@ -1,0 +1,32 @@
+"""docs/families.md is what the registries say, and the tests that it names are there and speak of the family."""
+
+import sys
+
+import pytest
+from house import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+from families_table import columns, families, has, render  # noqa: E402
+
+TESTS = ROOT / "tests" / "compression"
+
+
+def test_the_page_is_what_make_docs_writes():
+    assert (ROOT / "docs" / "families.md").read_text() == render(), "run make docs"
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: f"{family[0]}-{family[1]}")
+def test_a_family_is_tested_where_the_page_says(family):
+    name, task, tests = family
+    if tests:
+        text = (TESTS / f"{tests}.py").read_text()
+        assert "FAMILIES" in text or f'"{name}"' in text or name in ("Llama", "Bert")
+        making = "conftest" if task is None else "encoder_making"
+        assert name in (TESTS / f"{making}.py").read_text() + text
+
+
+def test_a_step_stands_where_its_task_has_it():
+    assert has(None, ("Quantize", "")) and not has("text-classification", ("Quantize", ""))
+    assert has("text-classification", ("Linear", "")) and not has("text-embedding", ("Linear", ""))
+    assert has(None, ("Prune", "Heads")) and not has("text-embedding", ("Prune", "Heads"))
+    assert len(columns()) == len(set(columns())) >= 10
