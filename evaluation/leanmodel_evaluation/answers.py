@@ -40,6 +40,9 @@ class Answer(Part):
     prompt_tokens: int = Field(0, description="Tokens of the prompt.")
     completion_tokens: int = Field(0, description="Tokens of the answer.")
     seconds: float = Field(0, description="Time of the whole request.")
+    vector: str | None = Field(
+        None, description="A text's vector: little-endian float32 in base64. Default: the answer is a text."
+    )
     error: str | None = Field(
         None, description="Why the engine refused this one request (HTTP 400, 413, 422)."
     )

@@ -24,7 +24,9 @@ async def ask_all(
     Args:
         report: called with (answered, all) as answers come in.
     """
-    keys = [request_digest(answer_body(asker.model, example, max_tokens)[1]) for example in examples]
+    keys = [
+        request_digest(answer_body(asker.model, example, max_tokens, asker.task)[1]) for example in examples
+    ]
     missing = {key: example for key, example in zip(keys, examples, strict=True) if book.answer(key) is None}
 
     async def one(example: Example) -> None:

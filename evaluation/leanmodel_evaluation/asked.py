@@ -77,7 +77,7 @@ async def ask_both(
     settings = plan.evaluation
     answers: dict[str, list[Answer]] = {}
     scores: dict[str, list[Score] | None] = {}
-    async with Asker(endpoint, plan.name, token, settings.concurrency) as asker:
+    async with Asker(endpoint, plan.name, token, settings.concurrency, task=plan.task) as asker:
         for role, revision in (("large", plan.large), ("lean", plan.lean)):
             with ExitStack() as stack:
                 book = stack.enter_context(book_of(plan, revision, folder).writing())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from leanmodel_api.parts import Example
 
 from .answers import Answer
 from .metrics import METRICS, Judged, Task, choice, judge
+from .metrics.vectors import NEIGHBOURS, ROWS, nearest, overlap, unit_vectors
 
 STRENGTHS = (1.0, 10.0, 100.0)
 TEXT_MODEL = "tfidf-logreg"
@@ -53,7 +54,36 @@ class TextModel:
         ]
 
 
-Baseline = Constant | TextModel
+@dataclass(frozen=True)
+class WordNeighbours:
+    """Search by TF-IDF of words: the neighbours that a vector model is to beat. Its vectors are in no model's space."""
+
+    vectorizer: object
+    name: str = "tfidf-neighbours"
+
+    def answers(self, examples: Sequence[Example]) -> list[str]:
+        """Return no words: it finds texts."""
+        return [""] * len(examples)
+
+    def judged(self, examples: Sequence[Example], large: Sequence[Answer], task: Task) -> Judged:
+        """Return the share of the large model's nearest texts that a search by words finds among the same texts."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        assert isinstance(self.vectorizer, TfidfVectorizer)
+        itself = judge(examples, large, large, None, task)
+        k = min(NEIGHBOURS, len(examples) - 1)
+        if k < 1:
+            return itself
+        words, vectors = self.vectorizer.transform([e.plain() for e in examples]), unit_vectors(large)
+        found = []
+        for at in range(0, len(examples), ROWS):
+            own = np.arange(at, min(at + ROWS, len(examples)))
+            by_words = nearest(np.asarray((words[own] @ words.T).todense(), dtype=float), own, k)
+            found.append(overlap(nearest(vectors[own] @ vectors.T, own, k), by_words))
+        return replace(itself, qualities={"NeighborAgreement": np.concatenate(found)})
+
+
+Baseline = Constant | TextModel | WordNeighbours
 
 
 def train_baselines(
@@ -65,6 +95,8 @@ def train_baselines(
     metric of the proof (without one, on the train part's cross-validation), so that the baseline is as
     hard to beat as a person would make it.
     """
+    if task.embeds:
+        return _words(train)
     labelled = [(example, choice(example.answer or "", task.choices)) for example in train]
     labelled = [(example, label) for example, label in labelled if label >= 0]
     if not task.choices or not labelled:
@@ -77,6 +109,17 @@ def train_baselines(
     texts = [example.plain() for example, _ in labelled]
     found.append(_tuned(texts, labels, validation, task, metric, seed))
     return found
+
+
+def _words(train: Sequence[Example]) -> list[Baseline]:
+    """Return the search by words, whose weights of words come from the train part; none without one."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    try:
+        return [WordNeighbours(vectorizer.fit([example.plain() for example in train]))]
+    except ValueError:
+        return []  # no row, or no word in any
 
 
 def _tuned(
@@ -129,5 +172,7 @@ def judged_baseline(
     Args:
         large: the large model's answers, for the agreement with them; without, that figure means nothing.
     """
+    if isinstance(model, WordNeighbours):
+        return model.judged(examples, large or [], task)
     answers = [Answer(request="", text=text) for text in model.answers(examples)]
     return judge(examples, answers, answers if large is None else large, None, task)

@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 
+from leanmodel_api.classification import EMBEDDING, TASK, Task
 from leanmodel_api.errors import InputError, LeanModelError, one
 from leanmodel_api.parts import Example
+from leanmodel_routing.labels import log_probability
 
 from .answers import Answer, Score, request_digest
 
@@ -29,8 +31,18 @@ class EndpointError(LeanModelError):
     exit_code = 1
 
 
-def answer_body(model: str, example: Example, max_tokens: int) -> tuple[str, dict[str, Any]]:
-    """Return (path, body) of the request that asks an example, greedily and with log-probabilities."""
+def answer_body(
+    model: str, example: Example, max_tokens: int, task: Task | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return (path, body) of the request that asks an example, greedily and with log-probabilities.
+
+    Args:
+        task: of the models; a classifier gives its label's probability unasked.
+    """
+    if task == EMBEDDING:
+        return "/v1/embeddings", {"model": model, "input": example.text, "encoding_format": "base64"}
+    if task == TASK:
+        return "/classify", {"model": model, "input": example.text}
     common: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
     if example.text is not None:
         return "/v1/completions", {**common, "prompt": example.text, "logprobs": 2}
@@ -69,6 +81,8 @@ def parse_answer(request: str, reply: dict[str, Any], seconds: float) -> Answer:
         EndpointError: the reply is not in OpenAI's form, or carries no log-probabilities.
     """
     try:
+        if "data" in reply:
+            return _label(request, reply, seconds)
         choice = reply["choices"][0]
         usage = reply.get("usage") or {}
         text = choice["message"]["content"] if "message" in choice else choice["text"]
@@ -85,6 +99,21 @@ def parse_answer(request: str, reply: dict[str, Any], seconds: float) -> Answer:
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EndpointError(f"the endpoint's answer is not in OpenAI's form ({error!r})") from error
+
+
+def _label(request: str, reply: dict[str, Any], seconds: float) -> Answer:
+    """Return an encoder's answer: a vector, or a label as one token, with the best labels' log-probabilities."""
+    found = reply["data"][0]
+    if "embedding" in found:
+        return Answer(
+            request=request, text="", finish_reason="stop", vector=str(found["embedding"]),
+            prompt_tokens=int(reply["usage"]["prompt_tokens"]), seconds=round(seconds, 4),
+        )  # fmt: skip
+    best = sorted((log_probability(value) for value in found["probs"]), reverse=True)
+    return Answer(
+        request=request, text=str(found["label"]), logprobs=best[:1], top_logprobs=[best[:2]], finish_reason="stop",
+        prompt_tokens=int(reply["usage"]["prompt_tokens"]), completion_tokens=0, seconds=round(seconds, 4),
+    )  # fmt: skip
 
 
 def _logprobs(part: dict[str, Any]) -> tuple[list[float], list[list[float]]]:
@@ -124,11 +153,14 @@ class Asker:
         model: the LeanModel's name, which requests carry.
         token: what the internal route wants to see; never logged.
         timeout: seconds that one request may take.
+        task: of the models.
     """
 
-    def __init__(self, endpoint: str, model: str, token: str, concurrency: int, timeout: float = 300.0):
+    def __init__(
+        self, endpoint: str, model: str, token: str, concurrency: int, timeout: float = 300.0, task: Task | None = None
+    ):  # fmt: skip
         """Build the client; nothing is sent yet."""
-        self.model = model
+        self.model, self.task = model, task
         self._client = httpx.AsyncClient(
             base_url=endpoint.rstrip("/"),
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -149,7 +181,7 @@ class Asker:
 
     async def answer(self, revision: str, example: Example, max_tokens: int) -> Answer:
         """Ask one example of one revision; a request that the engine refuses comes back as refused."""
-        path, body = answer_body(self.model, example, max_tokens)
+        path, body = answer_body(self.model, example, max_tokens, self.task)
         request = request_digest(body)
         started = time.monotonic()
         reply = await self.post(revision, path, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,13 @@ from leanmodel_api.policy import Policy, Record
 from leanmodel_api.report import DifferentAnswer, Estimate, ModelFigures
 from leanmodel_routing.decide import Decider
 
+from .answers import Answer
 from .asked import Asked
 from .baselines import Baseline, judged_baseline
 from .costs import request_costs
 from .intervals import Floats, around, resamples
 from .metrics import METRICS, Metric, Task, figures, judge, strata
+from .metrics.vectors import unit_vectors
 from .records import PartAnswers
 from .speed import Comparison
 
@@ -56,21 +59,42 @@ def judged_parts(
     return found
 
 
-def routes(policy: Policy, records: Sequence[Record]) -> tuple[Floats, Mask]:
-    """Return the router's confidence in each lean answer and whether the large model answers instead.
+@dataclass(frozen=True)
+class Routed:
+    """What the router does with n records; arrays [n].
+
+    Attributes:
+        confidence: of the lean answer where the policy can tell it, else of the prompt; NaN where it tells neither.
+        asked: whether the lean model is asked.
+        escalated: whether the large model answers.
+    """
+
+    confidence: Floats
+    asked: Mask
+    escalated: Mask
+
+
+def routes(policy: Policy, records: Sequence[Record]) -> Routed:
+    """Return what the router does with each record.
 
     The router's own :class:`Decider` decides, so that what is reported is what will be done.
     """
     decider = Decider(policy)
-    confidence = np.array([
-        decider.confidence(
+    confidence = np.full(len(records), np.nan)
+    asked, escalated = np.zeros((2, len(records)), dtype=np.bool_)
+    for row, record in enumerate(records):
+        first = decider.first(record.prompt_text, record.group)
+        sure = decider.confidence(
             record.lean_logprobs, record.lean_top_logprobs, record.lean_answer, record.lean_finish_reason,
             prompt=record.prompt_text,
-        )
-        for record in records
-    ])  # fmt: skip
-    escalated = np.array([not decider.accept(float(value)) for value in confidence], dtype=np.bool_)
-    return confidence, escalated
+        )  # fmt: skip
+        kept = decider.accept(sure, record.group) if first.route == "try" else first.route == "lean"
+        asked[row], escalated[row] = first.route != "large", not kept
+        if policy.predictor is not None:
+            confidence[row] = sure
+        elif first.score is not None:
+            confidence[row] = first.score
+    return Routed(confidence, asked, escalated)
 
 
 def model_figures(
@@ -113,9 +137,7 @@ def _by_lot(metric: Metric, part: PartAnswers, share: float, task: Task, seed: i
     return around(float(np.mean(points)), np.concatenate(draws), n)
 
 
-def saving(
-    part: PartAnswers, escalated: Mask, policy: Policy, speed: Comparison, seed: int
-) -> Estimate | None:
+def saving(part: PartAnswers, routed: Routed, speed: Comparison, seed: int) -> Estimate | None:
     """Return the share of the large model's cost that routing avoids, or None without prices.
 
     The interval resamples records and, where prices are per hour, the measured blocks of speed.
@@ -124,8 +146,8 @@ def saving(
         return None
     n = len(part)
     generator = np.random.default_rng(seed)
-    lean_cost: Floats = part.lean_costs if policy.kind != "all-large" else np.zeros(n)
-    escalation: Floats = np.where(escalated, part.large_costs, 0.0)
+    lean_cost: Floats = np.where(routed.asked, part.lean_costs, 0.0)
+    escalation: Floats = np.where(routed.escalated, part.large_costs, 0.0)
     counts = np.concatenate(list(resamples(np.zeros(n, dtype=np.int64), seed=seed)))
     whole = counts @ part.large_costs
     if not part.large_costs.sum() > 0:
@@ -139,16 +161,12 @@ def saving(
     return around(value, draws, n)
 
 
-def different(
-    part: PartAnswers, confidence: Floats, escalated: Mask, metric: str, known: bool
-) -> tuple[list[DifferentAnswer], int]:
+def different(part: PartAnswers, routed: Routed, metric: str) -> tuple[list[DifferentAnswer], int]:
     """Return examples on which the models differ, and how many there are.
 
     Those where the pair's answer is worse than the large model's come first, then by the loss of quality.
-
-    Args:
-        known: whether the policy has a confidence at all.
     """
+    confidence, escalated = routed.confidence, routed.escalated
     loss = part.judged_large.qualities[metric] - part.judged_lean.qualities[metric]
     apart = [
         index for index in range(len(part))
@@ -165,9 +183,9 @@ def different(
         DifferentAnswer(
             prompt=_shortened(part.examples[index].plain()),
             wanted=part.examples[index].answer,
-            large=_shortened(_said(part.large[index].text, part.large[index].error)),
-            lean=_shortened(_said(part.lean[index].text, part.lean[index].error)),
-            confidence=float(confidence[index]) if known else None,
+            large=_shortened(_said(part.large[index])),
+            lean=_shortened(_said(part.lean[index], part.large[index])),
+            confidence=None if np.isnan(confidence[index]) else float(confidence[index]),
             route="large" if escalated[index] else "lean",
         )
         for index in apart[:MOST_EXAMPLES]
@@ -175,8 +193,16 @@ def different(
     return found, len(apart)
 
 
-def _said(text: str, error: str | None) -> str:
-    return text if error is None else f"(refused: {error})"
+def _said(answer: Answer, large: Answer | None = None) -> str:
+    """Return an answer in words; of a vector how near it is to the large model's."""
+    if answer.error is not None:
+        return f"(refused: {answer.error})"
+    if answer.vector is None:
+        return answer.text
+    if large is None or large.vector is None:
+        return "(a vector)"
+    mine, theirs = unit_vectors([answer]), unit_vectors([large])
+    return f"(a vector, cosine {(mine * theirs).sum():.3f} to the large model's)"
 
 
 def _shortened(text: str, most: int = 1200) -> str:

@@ -7,21 +7,20 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from leanmodel_api.base import number
+from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import InputError, LeanModelError, one
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import ProvePlan
-from leanmodel_api.policy import Certificate, Policy, Record
+from leanmodel_api.policy import Record
 from leanmodel_api.report import Estimate, ModelFigures, ProveReport
-from leanmodel_routing.calibration import CalibrationResult, calibrate
 from leanmodel_routing.evaluate import evaluate_policy
-from leanmodel_routing.parts import Parts as RecordParts
 from leanmodel_store import datasets
 
 from .asked import Asked, ask_both, phases
 from .baselines import TEXT_MODEL, Baseline, judged_baseline, train_baselines
+from .calibrated import Calibrated, calibrated
 from .gates import hold
 from .intervals import exact
 from .judged import ASKED_PARTS, different, judged_parts, model_figures, routes, saving
@@ -32,7 +31,7 @@ from .progress import Progress
 from .records import PartAnswers, records
 from .scope import scope_of
 from .speed import Comparison
-from .verdict import decide
+from .verdict import decide, overall
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ def metric_of(plan: ProvePlan) -> str:
     if plan.evaluation.metric is not None:
         return plan.evaluation.metric
     data = plan.data_set
+    if plan.task == EMBEDDING:
+        return "NeighborAgreement"
     return "BalancedAccuracy" if data.choices else "TokenF1" if data.answer is not None else "Agreement"
 
 
@@ -100,7 +101,7 @@ def prove(
     asked = _ask(plan, wiring, everything, [*data.train, *data.validation], scored, progress)
 
     progress.start("calibrate", 1, "the router's rule and its certificate")
-    task = Task.of(plan.data_set, data.label_counts)
+    task = Task.of(plan.data_set, data.label_counts, embeds=plan.task == EMBEDDING)
     if not METRICS[metric].applies(task, scored):
         raise one(
             InputError, "spec.evaluation.metric", f"found {metric}, which data set {plan.data_set.name!r} cannot give",
@@ -112,7 +113,8 @@ def prove(
         name: records(part, promised(metric), promised(metric) == "BalancedAccuracy")
         for name, part in parts.items()
     }
-    result = _calibrated(plan, metric, data, everything, listed, look)
+    scope = scope_of(plan, promised(metric), data.digest, everything)
+    result = calibrated(plan, scope, listed, look)
     baselines = train_baselines(data.train, data.validation, task, metric, plan.seed)
     progress.finish("calibrate")
 
@@ -155,73 +157,35 @@ def _first(group: ExceptionGroup[LeanModelError]) -> LeanModelError:
 
 def _proof_name(plan: ProvePlan, metric: str) -> str:
     promise = plan.routing.promise
-    return f"{plan.lean.artifact} against {plan.large.artifact}, {metric} {promise.retain} {promise.risk} {plan.engine}"
-
-
-def _calibrated(
-    plan: ProvePlan, metric: str, data: datasets.Parts, everything: Sequence[Example],
-    listed: dict[str, list[Record]], look: int,
-) -> CalibrationResult:  # fmt: skip
-    scope = scope_of(plan, promised(metric), data.digest, everything)
-    promise = plan.routing.promise
-    result = calibrate(
-        retain=number(promise.retain),
-        confidence=1 - number(promise.risk),
-        seed=plan.seed,
-        parts=RecordParts(tuple(listed["fit"]), tuple(listed["certify"]), tuple(listed["report"])),
-        metric=promised(metric),
-        aggregate=scope.aggregate,
-        scope=scope,
-        looks=look,
-    )
-    policy = fixed_policy(plan, result.policy)
-    if policy is result.policy:
-        return result
-    evaluation = evaluate_policy(policy, listed["report"], part="report")
-    return CalibrationResult(policy, evaluation, result.notes)
-
-
-def fixed_policy(plan: ProvePlan, policy: Policy) -> Policy:
-    """Return the policy that the manifest fixes, or the calibrated one where it fixes none.
-
-    Nothing is certified of a fixed route: the certificate says so and keeps what was tested.
-    """
-    if plan.routing.strategy != "Fixed":
-        return policy
-    lean = plan.routing.fixed == "Lean"
-    certificate: Certificate = policy.certificate.model_copy(
-        update={"certified": False, "threshold_index": None}
-    )
-    changes: dict[str, Any] = {
-        "kind": "all-lean" if lean else "all-large", "threshold": 0.0 if lean else 1.0, "digest": "",
-        "certificate": certificate, "expected_large_share": 0.0 if lean else 1.0,
-    }  # fmt: skip
-    return policy.model_copy(update=changes).sealed()
+    pair = f"{plan.lean.artifact} against {plan.large.artifact}"
+    strategy = "" if plan.routing.strategy == "Cascade" else f" {plan.routing.strategy}"
+    return f"{pair}, {metric} {promise.retain} {promise.risk} {plan.engine}{strategy}"
 
 
 def _report(
     plan: ProvePlan, metric: str, task: Task, data: datasets.Parts, parts: dict[str, PartAnswers],
-    listed: dict[str, list[Record]], result: CalibrationResult, baselines: Sequence[Baseline], asked: Asked, look: int,
+    listed: dict[str, list[Record]], result: Calibrated, baselines: Sequence[Baseline], asked: Asked, look: int,
 ) -> ProveReport:  # fmt: skip
     ruler, policy, part = METRICS[metric], result.policy, parts["report"]
-    confidence, escalated = routes(policy, listed["report"])
+    routed = routes(policy, listed["report"])
+    escalated = routed.escalated
     pair = part.judged_lean.where(part.judged_large, escalated)
     retained = compare(ruler, pair, part.judged_large, task, plan.seed, ratio=True)
     lean_retained = compare(ruler, part.judged_lean, part.judged_large, task, plan.seed, ratio=True)
-    avoided = saving(part, escalated, policy, asked.speed, plan.seed)
+    avoided = saving(part, routed, asked.speed, plan.seed)
     models = model_figures(part, escalated, baselines, task, ruler, plan.seed)
     held = None
     if len(parts["test"]):
         models += model_figures(
-            parts["test"], routes(policy, listed["test"])[1], baselines, task, ruler, plan.seed
+            parts["test"], routes(policy, listed["test"]).escalated, baselines, task, ruler, plan.seed
         )
         held = evaluate_policy(policy, listed["test"], part="test").promise_held
     size = exact(plan.lean.bytes / plan.large.bytes)
     over = _over_baseline(baselines, part, task, metric, plan.seed)
     found = gate_figures(models, metric, size, asked.speed, retained, lean_retained, avoided, over)
     gates = hold(plan.evaluation.gates, found)
-    verdict, reason = decide(gates, policy.kind, policy.certificate, plan.routing)
-    examples, differing = different(part, confidence, escalated, metric, policy.predictor is not None)
+    verdict, reason = decide(gates, overall(policy), policy.certificate, plan.routing)
+    examples, differing = different(part, routed, metric)
     return ProveReport(
         name=plan.name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -64,6 +64,7 @@ def _record(part: PartAnswers, index: int, metric: str, balanced: bool) -> Recor
         lean_latency=lean.seconds,
         large_latency=large.seconds,
         stratum=example.answer if balanced else None,
+        group=example.group,
     )
 
 

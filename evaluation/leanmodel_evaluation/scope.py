@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 from leanmodel_api.base import number
+from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.datasets import Prompt
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import ProvePlan
 from leanmodel_api.policy import Aggregate, PromptScope, Scope
 from leanmodel_store import templates
+
+Endpoint = Literal["classify", "embeddings"]
 
 
 def scope_of(plan: ProvePlan, metric: str, data_digest: str, examples: Sequence[Example]) -> Scope:
@@ -21,17 +25,21 @@ def scope_of(plan: ProvePlan, metric: str, data_digest: str, examples: Sequence[
         examples: what was asked; the prompts' fixed ends are those that all of them really have.
     """
     prompt = plan.data_set.prompt
+    classifies = plan.task is not None
+    own: Endpoint = "embeddings" if plan.task == EMBEDDING else "classify"
     aggregate: Aggregate = "balanced" if metric == "BalancedAccuracy" else "mean"
     return Scope(
         metric=metric,
         aggregate=aggregate,
-        endpoint="completions" if prompt.text is not None else "chat",
-        prompt=prompt_scope(prompt, examples),
+        decision=Scope.reading(plan.routing.hold_back),
+        endpoint=own if classifies else "completions" if prompt.text is not None else "chat",
+        # A list of texts has no beginning and end of one prompt; each has its own vector.
+        prompt=None if plan.task == EMBEDDING else prompt_scope(prompt, examples),
         prompt_template_digest=_digest(prompt.model_dump_json()),
         data_digest=data_digest,
-        temperature=number(plan.evaluation.sampling.temperature),
-        max_tokens=plan.evaluation.sampling.max_tokens,
-        n=1,
+        temperature=None if classifies else number(plan.evaluation.sampling.temperature),
+        max_tokens=None if classifies else plan.evaluation.sampling.max_tokens,
+        n=None if classifies else 1,
         engine=plan.engine,
         concurrency=plan.evaluation.concurrency,
         lean_revision=plan.lean.artifact,

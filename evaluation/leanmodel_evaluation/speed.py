@@ -31,7 +31,7 @@ _MEMORY = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """What one model did in one block."""
+    """What one model did in one block; ``tokens`` of prompts and answers together."""
 
     requests: int
     tokens: int
@@ -121,7 +121,8 @@ async def _block(
         for _ in range(min(concurrency, len(prompts))):
             group.create_task(worker())
     seconds = time.monotonic() - started
-    tokens = sum(answer.completion_tokens for answer, _ in answers)
+    # Those that a request's bill counts: by the hour's price both together have to make the hour.
+    tokens = sum(answer.prompt_tokens + answer.completion_tokens for answer, _ in answers)
     return Block(len(answers), tokens, seconds, tuple(latency for _, latency in answers))
 
 

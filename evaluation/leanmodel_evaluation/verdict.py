@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leanmodel_api.evaluation import Routing
-from leanmodel_api.policy import Certificate, PolicyKind
+from leanmodel_api.policy import Certificate
 from leanmodel_api.report import GateResult, Verdict
+from leanmodel_api.routing_policy import AnyPolicy, RoutingPolicy, RuleKind
 
 from .gates import PAIR_GATES
 
 
 def decide(
-    gates: Sequence[GateResult], kind: PolicyKind, certificate: Certificate, routing: Routing
+    gates: Sequence[GateResult], kind: RuleKind, certificate: Certificate, routing: Routing
 ) -> tuple[Verdict, str]:
     """Return the verdict and its reason, with what to do.
 
@@ -44,10 +45,22 @@ def decide(
         return "GateFailed", _failed(failed, failed)
     if kind == "all-lean":
         return "LeanTakesAll", f"The lean model answers everything. {sentence(certificate.message)}"
-    return (
-        "Routed",
-        f"The lean model answers what it is sure of, the large one the rest. {sentence(certificate.message)}",
+    told = (
+        "The lean model answers what the prompt shows it can"
+        if kind == "predictive"
+        else "The lean model answers what it is sure of"
     )
+    return "Routed", f"{told}, the large one the rest. {sentence(certificate.message)}"
+
+
+def overall(policy: AnyPolicy) -> RuleKind:
+    """Return what a policy does with requests as a whole: with rules for groups, what those do that use the lean model."""
+    groups = policy.groups if isinstance(policy, RoutingPolicy) else {}
+    if not groups:
+        return policy.kind
+    kinds = {rule.kind for rule in groups.values()} - {"all-large"}
+    # Whatever the lean model takes of one group, the others' requests go to the large one.
+    return "all-large" if not kinds else "predictive" if kinds == {"predictive"} else "cascade"
 
 
 def sentence(message: str) -> str:

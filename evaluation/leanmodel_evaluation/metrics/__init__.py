@@ -21,6 +21,7 @@ from .perplexity import Perplexity
 from .rouge_l import RougeL
 from .text import NO_CHOICE, choice
 from .token_f1 import TokenF1
+from .vectors import EmbeddingCosine, NeighborAgreement
 
 _ALL: tuple[Metric, ...] = (
     BalancedAccuracy(),
@@ -31,6 +32,8 @@ _ALL: tuple[Metric, ...] = (
     RougeL(),
     Perplexity(),
     Agreement(),
+    NeighborAgreement(),
+    EmbeddingCosine(),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """Every metric by its name in the manifest."""
@@ -60,7 +63,9 @@ def judge(
     ]
     return Judged(
         qualities={
-            metric.name: np.array([metric.quality(item, task) for item in items], dtype=float)
+            metric.name: metric.of_part(items)
+            if isinstance(metric, NeighborAgreement)
+            else np.array([metric.quality(item, task) for item in items], dtype=float)
             for metric in applicable(task, scores is not None)
         },
         wanted=np.array([_choice(item.example.answer, task) for item in items], dtype=np.int64),

@@ -20,8 +20,8 @@ class Agreement(MeanMetric):
     name = "Agreement"
 
     def applies(self, task: Task, scored: bool) -> bool:
-        """Return True: the large model always answers."""
-        return True
+        """Return whether the large model answers in words."""
+        return not task.embeds
 
     def quality(self, item: Item, task: Task) -> float:
         """Return how far the answer is the large model's, in [0, 1]."""

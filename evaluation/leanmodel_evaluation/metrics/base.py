@@ -24,14 +24,16 @@ class Task:
         choices: the answers allowed, normalised, in the manifest's order; empty for free text.
         positive: index of the choice whose F1 is reported.
         answers: whether the examples have wanted answers.
+        embeds: whether answers are vectors.
     """
 
     choices: tuple[str, ...]
     positive: int
     answers: bool
+    embeds: bool = False
 
     @classmethod
-    def of(cls, data: DataSet, label_counts: dict[str, int]) -> Task:
+    def of(cls, data: DataSet, label_counts: dict[str, int], embeds: bool = False) -> Task:
         """Return the task of a data set; without ``positive`` it is the rarest choice."""
         names = list(data.choices or [])
         choices = tuple(normal(name) for name in names)
@@ -41,7 +43,7 @@ class Task:
         else:
             present = [index for index, name in enumerate(choices) if counts.get(name)] or range(len(choices))
             positive = min(present, key=lambda index: counts.get(choices[index], 0), default=0)
-        return cls(choices, positive, data.answer is not None)
+        return cls(choices, positive, data.answer is not None, embeds)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from leanmodel_api.report import Estimate, ModelFigures, ProveReport
 
 from ..verdict import sentence
+from .groups import groups
 from .html import Content, Raw, definitions, join, table, tag
 from .plots import curve_chart, models_chart, steps_chart
-from .words import interval, megabytes, percent, quality, times, usd
+from .words import interval, megabytes, percent, quality, rule_words, times, usd
 
 VERDICTS = {
     "Routed": ("good", "Routed: both models answer"),
@@ -137,7 +138,7 @@ def certificate(report: ProveReport) -> Raw:
         ("p-value", f"{found.p_value:.3g}, held against {(1 - found.confidence) / found.looks:.3g} (look {found.looks} at "
                     "this certify part)"),
         ("Records", f"fit {found.parts.fit}, certify {found.parts.certify}, report {found.parts.report}"),
-        ("Confidence threshold", f"{report.policy.threshold:.4g} ({report.policy.kind})"),
+        *rule_words(report.policy),
     ]  # fmt: skip
     if found.needed:
         pairs.append(("More records needed", f"about {found.needed} in the certify part"))
@@ -176,7 +177,10 @@ def _baselines(report: ProveReport) -> Raw:
         for name, share, value, cost in found
     ]
     caption = f"Ways to route, on {evaluation.n} records of the report part, by {report.policy.scope.metric}."
-    return table(caption, ["Rule", "Large share", "Quality", "USD per 1,000"], rows, frozenset({1, 2, 3}))
+    return join(
+        table(caption, ["Rule", "Large share", "Quality", "USD per 1,000"], rows, frozenset({1, 2, 3})),
+        groups(report),
+    )
 
 
 def speed(report: ProveReport) -> Raw:
@@ -195,7 +199,7 @@ def speed(report: ProveReport) -> Raw:
         f"{told.get('concurrency', '?')} requests at once; the ratio's interval resamples the pairs."
     )
     ratio = report.throughput_ratio
-    head = ["Model", "Requests/s", "Answer tokens/s", "p50 ms", "p99 ms", "Memory"]
+    head = ["Model", "Requests/s", "Tokens/s", "p50 ms", "p99 ms", "Memory"]
     return join(
         tag("h2", "Speed"),
         tag("p", f"Lean by large: {times(ratio.value)} ({interval(ratio, times)})."),
@@ -259,6 +263,7 @@ def environment(report: ProveReport) -> Raw:
         ),
         ("Concurrency", str(scope.concurrency)),
         ("Endpoint", str(scope.endpoint)),
+        ("Decision on", scope.decision.replace("-", " ")),
         ("Metric", f"{report.metric} (promised: {scope.metric}, {scope.aggregate})"),
         (
             "Data",

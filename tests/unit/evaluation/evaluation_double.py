@@ -7,6 +7,7 @@ wire is the real Job.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -70,6 +71,8 @@ class Double:
 
 
 def _prompt(body: dict[str, Any]) -> str:
+    if "input" in body:
+        return str(body["input"])
     return str(body["prompt"]) if "prompt" in body else str(body["messages"][-1]["content"])
 
 
@@ -130,6 +133,13 @@ def _handler(double: Double) -> type[BaseHTTPRequestHandler]:
 
 def _content(body: dict[str, Any], reply: Reply, path: str) -> dict[str, Any]:
     words = len(_prompt(body).split())
+    if path.endswith("/classify"):
+        sure = math.exp(reply.logprob)
+        item = {"index": 0, "label": reply.text, "probs": [1 - sure, sure], "num_classes": 2}
+        return {"object": "list", "data": [item], "usage": {"prompt_tokens": words, "total_tokens": words}}
+    if path.endswith("/v1/embeddings"):
+        vector = {"object": "embedding", "index": 0, "embedding": reply.text}
+        return {"object": "list", "data": [vector], "usage": {"prompt_tokens": words, "total_tokens": words}}
     usage = {"prompt_tokens": words, "completion_tokens": reply.tokens, "total_tokens": words + reply.tokens}
     chosen = [reply.logprob] + [-0.001] * (reply.tokens - 1)
     tops = [[value, min(value - 0.1, -2.0)] for value in chosen]

@@ -1,5 +1,6 @@
 """Costs, blocks of speed, scope, progress and looks: the small decisions."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leanmodel_api.base import fmt
 from leanmodel_api.datasets import Prompt
 from leanmodel_api.parts import Example, Message
 from leanmodel_api.progress import parse
+from leanmodel_api.router import Backend
 from leanmodel_api.serving import Price
 from leanmodel_evaluation.answers import Answer
 from leanmodel_evaluation.costs import request_costs
 from leanmodel_evaluation.looks import count_look
 from leanmodel_evaluation.progress import Phase, Progress
 from leanmodel_evaluation.scope import prompt_scope
-from leanmodel_evaluation.speed import Block, block_sizes, compare_speed, memory_of, speed_prompts
+from leanmodel_evaluation.speed import Block, block_sizes, compare_speed, measure, memory_of, speed_prompts
+from leanmodel_serving.router.cost import Tariff, Usage
 
 ANSWERS = [Answer(request="a", text="", prompt_tokens=1000, completion_tokens=10),
            Answer(request="b", text="", prompt_tokens=0, completion_tokens=1)]  # fmt: skip
@@ -64,6 +68,27 @@ def test_ratio_of_speeds_compares_within_pairs() -> None:
     assert found.large.requests_per_second.low < 7.5 < found.large.requests_per_second.high
     assert found.lean.memory_bytes == 50
     assert found.lean.tokens_per_second == pytest.approx(160 / (40 / 30 + 40 / 15))
+
+
+class Paced:
+    """Answers with the same number of tokens each time, long prompt and short answer."""
+
+    async def answer(self, revision: str, example: Example, max_tokens: int) -> Answer:
+        return Answer(request=example.id, text="ham", prompt_tokens=58, completion_tokens=2)
+
+
+def test_tokens_a_second_are_those_that_a_bill_counts() -> None:
+    prompts = [Example(id=str(i), text=f"text {i}") for i in range(24)]
+    large, lean = asyncio.run(measure(Paced(), "large", "lean", prompts, 8, 4, 20, lambda *_: None))  # type: ignore[arg-type]
+    assert [block.tokens for block in large] == [60 * block.requests for block in large]
+    found = compare_speed(large, lean, (None, None), 0).large
+    seconds = sum(block.seconds for block in large)
+    hourly = Backend(
+        revision="large-0e8c220a", url="http://localhost:8000", price=Price(usd_per_hour="3600000"),
+        tokens_per_second=fmt(found.tokens_per_second, 3),
+    )  # fmt: skip
+    billed = 20 * Tariff.of(hourly).nano(Usage(58, 2), seconds=99.0)
+    assert billed == pytest.approx(seconds * 1e12, rel=1e-3)
 
 
 def test_memory_of_metrics() -> None:

@@ -21,6 +21,7 @@ from test_evaluation_report import Elements
 
 from leanmodel_api.progress import parse
 from leanmodel_api.report import ProveReport
+from leanmodel_api.routing_policy import RoutingEvaluation, RoutingPolicy
 from leanmodel_evaluation.__main__ import main
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)> \u202e\"'&amp; {braces}"
@@ -44,15 +45,21 @@ def write_data(folder: Path, rows: int = ROWS) -> dict[str, str]:
     return truth
 
 
+def one_in_eight(message: str) -> bool:
+    """Nothing in the words tells these messages apart."""
+    return int(hashlib.sha256(message.encode()).hexdigest(), 16) % 8 == 0
+
+
 def engine(
-    truth: dict[str, str], name: str, wrong_sure: float, wrong_unsure: float, seconds: float = 0.0
-) -> Callable[[str], Reply]:
-    """Return a model that is unsure of one in eight messages, and wrong at the rates given."""
+    truth: dict[str, str], name: str, wrong_sure: float, wrong_unsure: float, seconds: float = 0.0,
+    is_hard: Callable[[str], bool] = one_in_eight,
+) -> Callable[[str], Reply]:  # fmt: skip
+    """Return a model that is unsure of some messages, and wrong at the rates given."""
 
     def answer(prompt: str) -> Reply:
         message = prompt.removeprefix("SMS: ").rpartition("\nLabel:")[0]
         generator = random.Random(name + message)
-        hard = int(hashlib.sha256(message.encode()).hexdigest(), 16) % 8 == 0
+        hard = is_hard(message)
         wrong = generator.random() < (wrong_unsure if hard else wrong_sure)
         label = truth[message]
         given = {"ham": "spam", "spam": "ham"}[label] if wrong else label
@@ -200,6 +207,57 @@ def test_a_cascade_is_proven_from_end_to_end(bench: Bench) -> None:
     assert finished == ["ask-large", "ask-lean", "speed", "calibrate", "report"]
     assert progress[-1].percent == 100
     assert TOKEN not in bench.page() + (bench.folder / "report.json").read_text() + done.stdout + done.stderr
+
+
+def has_cash(message: str) -> bool:
+    return "cash" in message
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kinds", "considered"),
+    [
+        ("Predictive", {"predictive"}, {"predictive"}),
+        ("Auto", {"predictive", "cascade", "combined"}, {"fixed", "predictive", "cascade", "combined"}),
+    ],
+)
+def test_each_strategy_of_the_manifest_is_proven(
+    bench: Bench, strategy: str, kinds: set[str], considered: set[str]
+) -> None:
+    """The word cash shows what the lean model cannot do, so the prompt decides as well as the answer."""
+    both = {
+        "large-1": engine(bench.truth, "large", 0.01, 0.02, is_hard=has_cash),
+        "lean-1": engine(bench.truth, "lean", 0.0, 0.95, is_hard=has_cash),
+    }
+    tokens = {"inputUSDPerMillionTokens": "10", "outputUSDPerMillionTokens": "10"}
+    cheap = {"inputUSDPerMillionTokens": "8", "outputUSDPerMillionTokens": "8"}
+    routing = {**plan()["routing"], "strategy": strategy}
+    gates = {**plan()["evaluation"], "gates": []}
+    parts = {
+        "train": "0.05", "validation": "0.05", "fit": "0.46", "certify": "0.28", "report": "0.1", "test": "0.06",
+    }  # fmt: skip
+    proof = plan(
+        evaluation=gates, routing=routing, largePrice=tokens, leanPrice=cheap,
+        dataSet={**plan()["dataSet"], "split": parts},
+    )  # fmt: skip
+    with Double(both) as double:
+        done = bench.run(double, proof)
+    assert done.returncode == 0, done.stderr
+    report = bench.report()
+    policy = report.policy
+    assert report.verdict == "Routed", report.reason
+    assert isinstance(policy, RoutingPolicy) and policy.kind in kinds and policy.certificate.certified
+    assert {item.strategy for item in policy.considered} == considered
+    assert isinstance(report.evaluation, RoutingEvaluation)
+    if policy.kind != "cascade":
+        assert report.evaluation.lean_calls < 1
+    # What the Decider does is what the policy's own evaluation says, in quality, in calls and in money.
+    pair = next(model for model in report.models if (model.name, model.part) == ("pair", "report"))
+    assert pair.figures["BalancedAccuracy"].value == pytest.approx(report.evaluation.quality)
+    assert pair.large_share == pytest.approx(report.evaluation.large_share)
+    evaluation = report.evaluation
+    assert report.saving is not None and evaluation.cost is not None and evaluation.cost_all_large is not None
+    assert report.saving.value == pytest.approx(1 - evaluation.cost / evaluation.cost_all_large)
+    assert f"({policy.kind})" in Elements(bench.page()).text
 
 
 def test_the_page_shows_hostile_prompts_as_text_and_loads_nothing(bench: Bench) -> None:
