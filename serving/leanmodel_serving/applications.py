@@ -27,6 +27,14 @@ class RouterArgs(Part):
     reports_folder: str | None = Field(
         None, description="Folder with the pages of proofs, shown on the internal route. Default: none are."
     )
+    state_file: str | None = Field(
+        None,
+        description="Where the monitors' state and pinned conversations are kept for replicas beside and after this "
+        "one, and the ledger beside it. Default: nowhere, they live as long as the replica.",
+    )
+    keys_folder: str | None = Field(
+        None, description="Folder of the API keys' entries, watched. Default: there are no keys."
+    )
     replicas: int = Field(1, ge=1, description="Replicas. Default 1.")
     max_ongoing_requests: int = Field(
         2000, ge=1, description="Requests a replica holds at once. Default 2000."

@@ -46,19 +46,42 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     Metric("leanmodel_requests", "counter", ("route", "status"), "requests",
-           "Requests for a generation, by route (lean, large, escalated; none: refused or failed before an answer) "
+           "Requests for a generation, by route (lean, large, escalated, external; none: refused or failed before an answer) "
            "and HTTP status (499: the client went away)."),
     Metric("leanmodel_escalations", "counter", ("reason",), "requests",
            "Requests that the lean model was asked and the large one answered: confidence (below the threshold), "
            "lean_failed."),
     Metric("leanmodel_out_of_scope", "counter", ("kind",), "requests",
            "Requests sent to the large model because the certificate does not speak of them, by what differs."),
+    Metric("leanmodel_decisions", "counter", ("reason",), "requests",
+           "Answered requests by what chose the route: policy, scope (outside of the certificate), alarm, conversation "
+           "(it went to the large model before), override (the request's own headers), lean-failing, large-failing (the external "
+           "provider or the lean model stands in, the promise is suspended), budget (no money for the large model: the lean one "
+           "answers alone), fixed (no policy)."),
+    Metric("leanmodel_shadows", "counter", ("result",), "requests",
+           "Accepted requests that the large model was asked too, after the answer was sent: same, different, failed "
+           "(no answer, or no budget for one), skipped (too many under way)."),
+    Metric("leanmodel_alarm", "gauge", ("monitor",), "0 or 1",
+           "1: the monitor (label-free, score-drift) has found the promise broken, and all requests go to the large "
+           "model until it is proven anew."),
+    Metric("leanmodel_watch_kept", "gauge", (), "0 or 1",
+           "0: the monitors' state could not be written at the last look; what was counted goes along the next time."),
     Metric("leanmodel_confidence", "histogram", ("decision",), "ratio",
            "Calibrated confidence of lean answers, by decision (accepted, escalated).", _SHARES),
     Metric("leanmodel_lean_skipped", "counter", (), "requests",
            "Requests sent to the large model because the lean engine failed repeatedly just before."),
+    Metric("leanmodel_external_requests", "counter", ("result",), "requests",
+           "Requests that the large model could not answer, by what became of them at the external provider: answered, "
+           "refused, rate-limited, failed; or not sent there: closed (not allowed at that moment, or no key), resting (its "
+           "breaker is open), tools, images, context, endpoint (it cannot do that), override, cost (the request's own "
+           "headers). None where no provider is allowed."),
+    Metric("leanmodel_retries", "counter", ("role", "result"), "requests",
+           "Requests tried a second time before their first byte, by backend (large, external): answered, failed; "
+           "no-budget: not tried, too many were."),
+    Metric("leanmodel_backend_state", "gauge", ("role",), "state",
+           "Breaker of lean, large and external: 0 closed, 1 half-open (one request tries), 2 open (left alone)."),
     Metric("gen_ai_client_token_usage", "histogram", ("gen_ai_token_type", "role", "revision"), "tokens",
-           "Tokens per generation, by type (input, output) and by the model that worked (role lean or large); an "
+           "Tokens per generation, by type (input, output) and by the model that worked (role lean, large or external); an "
            "escalated request has one of each.", _TOKENS),
     Metric("leanmodel_tokens", "counter", ("gen_ai_token_type", "role", "revision"), "tokens",
            "The same tokens, counted exactly (Ray exports histograms with sums that are only near)."),
@@ -70,11 +93,27 @@ METRICS: tuple[Metric, ...] = (
            "Mean time of the tokens after the first as the engine streamed them to the router; streams only.",
            _PER_TOKEN),
     Metric("leanmodel_cost_usd", "counter", ("route", "basis"), "US dollars",
-           "Cost of answered requests, lean attempt included, by route and basis (tokens, throughput, wall-time)."),
+           "Cost of answered requests, lean attempt included, by route and basis (tokens, throughput, wall-time); route "
+           "shadow: what watching the promise cost."),
     Metric("leanmodel_counterfactual_cost_usd", "counter", ("route", "basis"), "US dollars",
            "Cost of the same requests had all gone to the large model."),
     Metric("leanmodel_saving_usd", "gauge", ("route", "basis"), "US dollars",
            "Counterfactual cost minus cost since the replica started; below 0 where escalation cost more."),
+    Metric("leanmodel_budget_usd", "gauge", ("window",), "US dollars",
+           "The LeanModel's budget, by window (hour, day)."),
+    Metric("leanmodel_budget_left_usd", "gauge", ("window",), "US dollars",
+           "What is left of it in the running window, neither spent nor reserved by requests under way; every replica "
+           "shows the same ledger."),
+    Metric("leanmodel_ledger_kept", "gauge", (), "0 or 1",
+           "0: the ledger cannot be written to its file; where there is a budget, requests are refused. Absent without one."),
+    Metric("leanmodel_refused", "counter", ("reason",), "requests",
+           "Requests that a bound of the router turned away: invalid_api_key, insufficient_quota and budget_too_small "
+           "(budget), rate_limit_exceeded (a key's), queue_full, queue_timeout, body_timeout, request_too_large, "
+           "request_timeout, ledger_unavailable."),
+    Metric("leanmodel_requests_active", "gauge", (), "requests", "Requests under way in the replica."),
+    Metric("leanmodel_requests_waiting", "gauge", (), "requests", "Requests that wait for a place in the replica."),
+    Metric("leanmodel_tenant_cost_usd", "counter", ("tenant",), "US dollars",
+           "Cost of answered requests by the tenant whose key was used."),
     Metric("leanmodel_internal_requests", "counter", ("status",), "requests",
            "Requests on the internal route (proving); in none of the other metrics."),
     Metric("leanmodel_settings_generation", "gauge", (), "generation",
@@ -112,6 +151,10 @@ class Meters:
         """Set a gauge."""
         self._gauges[name, tuple(sorted(labels.items()))] = value
         self._objects[name].set(value, labels)
+
+    def forget(self, name: str) -> None:
+        """Show a gauge no longer; Ray drops it when it is not set again."""
+        self._gauges = {key: value for key, value in self._gauges.items() if key[0] != name}
 
     def refresh(self) -> None:
         """Set every gauge again: Ray forgets one that was not set for two report intervals."""

@@ -18,8 +18,18 @@ from typing import Any, TypeVar
 
 import httpx
 
-from leanmodel_api.policy import Certificate, LinearHead, PartSizes, Policy, Predictor, Scope, SignalSpec
-from leanmodel_api.router import Backend, RouterLimits, RouterSettings
+from leanmodel_api.keys import SUFFIX, KeyLimits, issue
+from leanmodel_api.policy import (
+    Certificate,
+    LabelFreeBound,
+    LinearHead,
+    PartSizes,
+    Policy,
+    Predictor,
+    Scope,
+    SignalSpec,
+)
+from leanmodel_api.router import Backend, RouterLimits, RouterSettings, Watching
 from leanmodel_api.serving import Price
 from leanmodel_serving.applications import (
     EngineSettings,
@@ -83,6 +93,7 @@ def policy(threshold: float, scope: Scope | None = None, kind: str = "cascade") 
     certificate = Certificate(
         retain=0.95, confidence=0.9, n=1000, p_value=0.01, certified=True, outcome="cascade-certified",
         message="for the tests", parts=PartSizes(fit=1, certify=1000, report=1),
+        label_free=LabelFreeBound(estimate=0.1, upper=0.2, confidence=0.9, n=100, part="report", shadow_accepted=1),
     )  # fmt: skip
     return Policy(
         kind=kind, predictor=predictor, threshold=threshold, scope=scope or Scope(), certificate=certificate,
@@ -160,6 +171,7 @@ class Stack(Host):
         self.token_file = folder / "internal-token"
         self.token_file.write_text(secrets.token_urlsafe(16))
         self.settings_file = folder / "router.json"
+        self.keys = folder / "keys"
         self.generation = 0
         self.client = httpx.Client(base_url=self.url, timeout=120.0)
 
@@ -182,6 +194,8 @@ class Stack(Host):
             settings_file=str(self.settings_file),
             engine_token_file=token,
             internal_token_file=str(self.token_file),
+            state_file=str(self.folder / "router-state.db"),
+            keys_folder=str(self.keys),
         )
         replace(self.desired, json.dumps(desired_state(engines, router_application(router))))
 
@@ -200,7 +214,9 @@ class Stack(Host):
         lean = changes.pop("lean", None)
         settings = RouterSettings(
             generation=self.generation, model=NAME, large=changes.pop("large", None) or self.backend(LARGE), lean=lean,
-            limits=changes.pop("limits", None) or RouterLimits(), **changes,
+            limits=changes.pop("limits", None) or RouterLimits(),
+            # Shadows would be drawn by lot, and what they cost is nobody's answer.
+            watching=changes.pop("watching", None) or Watching(shadowing=0.0), **changes,
         )  # fmt: skip
         replace(self.settings_file, settings.to_json())
         return self.generation
@@ -235,6 +251,14 @@ class Stack(Host):
     def metrics(self) -> str:
         text: str = httpx.get(self.status()["metrics"], timeout=30.0).text
         return text
+
+
+def issue_to(stack: Stack, tenant: str, **limits: Any) -> str:
+    """Make an API key, put its entry where the router looks, and return it."""
+    key, entry = issue(tenant, KeyLimits(**limits), "2026-11-22T00:00:00+00:00")
+    stack.keys.mkdir(exist_ok=True)
+    replace(stack.keys / f"{entry.id}{SUFFIX}", entry.to_json())
+    return key
 
 
 def _title(pid: int) -> str:

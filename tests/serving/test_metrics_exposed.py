@@ -57,7 +57,15 @@ def test_the_table_is_what_is_exposed_and_it_adds_up(pair: Stack) -> None:
     rare = {
         "ray_leanmodel_lean_skipped_total",
         "ray_leanmodel_settings_errors_total",
-    }  # need a failure to appear
+        "ray_leanmodel_shadows_total",
+        "ray_leanmodel_external_requests_total",
+        "ray_leanmodel_retries_total",
+        "ray_leanmodel_budget_usd",
+        "ray_leanmodel_budget_left_usd",
+        "ray_leanmodel_ledger_kept",
+        "ray_leanmodel_refused_total",
+        "ray_leanmodel_tenant_cost_usd_total",
+    }  # need a failure, a budget or a key to appear
     table = {row.exposed: row for row in METRICS}
     assert ours <= set(table)
     assert set(table) - ours <= rare

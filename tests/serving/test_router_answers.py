@@ -112,7 +112,7 @@ def test_a_request_keeps_its_id(stack: Stack) -> None:
         ("/v1/chat/completions", b'{"model": "gpt", "messages": [{}]}', 404, "model_not_found"),
         ("/v1/completions", b'{"prompt": "a"}', 404, "model_not_found"),
         ("/v1/completions", b" " * (4 * 2**20 + 1), 413, "request_too_large"),
-        ("/v1/embeddings", b"{}", 404, None),
+        ("/v1/embeddings", b"{}", 404, "other_task"),
         ("/engines/nobody/v1/completions", b"{}", 503, "engine_unavailable"),
     ],
 )

@@ -125,6 +125,27 @@ def test_streams_go_by_the_threshold_and_show_one_model(
     assert routes == {"lean", "escalated"}
 
 
+def test_streams_are_decided_on_their_first_token_where_the_policy_says_so(pair: Stack) -> None:
+    sure = {}
+    for prompt in PROMPTS:
+        sure[prompt] = confidence(_alone(pair, LEAN, prompt)["logprobs"]["token_logprobs"][:1])
+    low, high = max(itertools.pairwise(sorted(sure.values())[1:-1]), key=lambda two: two[1] - two[0])
+    scope = SCOPE.model_copy(update={"decision": "first-1-tokens"})
+    pair.configure(lean=pair.backend(LEAN), strategy="Cascade", policy=policy((low + high) / 2, scope))
+    routes = set()
+    for prompt, found in sure.items():
+        wanted = {"stream": True, "stream_options": {"include_usage": True}}
+        reply = pair.post("/v1/completions", {"prompt": prompt, "max_tokens": 3, **wanted})
+        *chunks, last = events(reply.text)
+        route = "lean" if found >= high else "escalated"
+        routes.add(route)
+        assert reply.headers["x-leanmodel-route"] == route
+        assert float(reply.headers["x-leanmodel-confidence"]) == pytest.approx(found, abs=1e-4)
+        assert all(not chunk.get("usage") and chunk["choices"][0]["logprobs"] is None for chunk in chunks)
+        assert last["usage"]["completion_tokens"] == 3 and last["usage"]["route"] == route
+    assert routes == {"lean", "escalated"}
+
+
 def test_a_lean_stream_without_usage_asked_has_none(cascade: Stack, known: list[Known]) -> None:
     reply = cascade.post("/v1/completions", {"prompt": known[-1].prompt, "max_tokens": 3, "stream": True})
     assert reply.headers["x-leanmodel-route"] == "lean"

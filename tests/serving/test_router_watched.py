@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from serving_support import LARGE, LEAN, NAME, Stack, policy, replace, until
+from serving_support import LARGE, LEAN, NAME, Stack, issue_to, policy, replace, until
+
+from leanmodel_api.budget import Budget
+from leanmodel_api.external import ExternalAccess, Provider
+from leanmodel_api.router import Watching
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -29,6 +34,7 @@ SELECTORS = sorted(
 TARGET = {"namespace": "ml", "leanmodel": NAME, "pod": f"lm-{NAME}-head", "part": "head"}
 """The labels that the chart's PodMonitor gives; tests/charts holds that it does."""
 DEAD = "http://127.0.0.1:9"
+NOBODY = ExternalAccess(permission="Allowed", provider=Provider(base_url=DEAD, model="theirs"))
 
 
 @pytest.fixture
@@ -66,25 +72,40 @@ def is_lean(stack: Stack) -> bool:
 
 def traffic(stack: Stack) -> None:
     """Send requests down every way there is, the broken ones included."""
-    stack.configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(1e-9))
+    # The gauges of a budget go with it, so there is one all the while.
+    configure = partial(stack.configure, budget=Budget(usd_per_hour="1000", usd_per_day="1000"))
+    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(1e-9))
     until(lambda: is_lean(stack), 20.0, "the lean model is asked again")
     for threshold in (1e-9, 1.0):  # each answer accepted; each escalated
-        stack.configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(threshold))
+        configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(threshold))
         assert ask(stack) == 200
+    # Another policy than the rest's: what its shadows find is held against it for good.
+    seen = {"policy": policy(2e-9), "watching": Watching(shadowing=1.0)}
+    configure(lean=stack.backend(LEAN), strategy="Cascade", **seen)
+    assert ask(stack) == 200
+    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(1.0))
     assert ask(stack, stop=["q"]) == 200  # out of the certificate's scope
     assert (
         stack.internal(LARGE, "/v1/completions", {"model": NAME, "prompt": "a", "max_tokens": 1}).status_code
         == 200
     )
     assert stack.post("/v1/completions", {"prompt": 5}).status_code == 400
-    stack.configure(lean=stack.backend(LEAN, url=DEAD), strategy="Cascade", policy=policy(1e-9))
+    key = issue_to(stack, "team-a")
+    configure(access="Keys")
+    assert stack.post("/v1/completions", {"prompt": "a"}).status_code == 401
+    body, headers = {"prompt": "Hello", "max_tokens": 1}, {"authorization": f"Bearer {key}"}
+    known = lambda: stack.client.get("/v1/models", headers=headers).status_code == 200  # noqa: E731
+    until(known, 20.0, "the key is known")
+    assert stack.post("/v1/completions", body, headers=headers).status_code == 200
+    configure(lean=stack.backend(LEAN, url=DEAD), strategy="Cascade", policy=policy(1e-9))
     for _ in range(3):  # the lean engine fails until it is passed over
         assert ask(stack) == 200
-    stack.configure(large=stack.backend(LARGE, url=DEAD))
+    # Neither the large model nor the provider is there.
+    configure(large=stack.backend(LARGE, url=DEAD), external=NOBODY)
     assert ask(stack) >= 500
     replace(stack.settings_file, "{}")
     until(lambda: stack.client.get("/healthz").json()["settingsError"], 10.0, "the file is refused")
-    stack.configure(lean=stack.backend(LEAN))
+    configure(lean=stack.backend(LEAN))
     assert ask(stack) == 200
 
 

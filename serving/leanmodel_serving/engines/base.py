@@ -1,7 +1,7 @@
 """The seam between the data plane and whatever runs a model.
 
 An engine is a module that offers ``build(args) -> Application`` for Ray Serve; it answers vLLM's dialect of the
-OpenAI API (log-probs included) below its route prefix, refuses requests without the engines' token, and takes
+OpenAI API (log-probs included; a classifier: vLLM's ``/classify``) below its route prefix, refuses requests without the engines' token, and takes
 traffic only after a generation went through it. To add one: a file here, an entry in ``ENGINES``, a test.
 """
 
@@ -15,7 +15,10 @@ from leanmodel_api.base import Name, Part
 
 Dtype = Literal["Auto", "Float32", "BFloat16", "Float16"]
 
-ENGINES: dict[str, str] = {"vLLM": "leanmodel_serving.engines.vllm:build"}
+ENGINES: dict[str, str] = {
+    "vLLM": "leanmodel_serving.engines.vllm:build",
+    "ONNXRuntime": "leanmodel_serving.engines.onnx:build",
+}
 """Engine's name in the manifest -> import path of its builder, as serveConfigV2 writes it."""
 
 PROCESS_TITLES = ("VLLM::",)

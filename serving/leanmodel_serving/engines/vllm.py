@@ -17,8 +17,11 @@ from typing import Any
 from ray import serve
 
 from .base import EngineSettings
+from .deployment import application
 from .guard import guarded
 from .hardware import cpu_dtype, cpu_flags, has_cxx_compiler
+from .kv_cache import needed_bytes, too_small
+from .logs import kept_log
 
 _GENERATION_TIMEOUT_S = 60.0
 
@@ -74,6 +77,19 @@ def server_arguments(settings: EngineSettings, flags: set[str], cpu: bool) -> li
     return arguments
 
 
+def _cache_words(config: Any, settings: EngineSettings) -> str:
+    """Return what to write when the cache may be why an engine did not start: vLLM's exception only says that it failed.
+
+    Asked after a failure and not before a start: a model whose layers attend to a window needs less than this says.
+    """
+    model = config.model_config
+    needed = needed_bytes(
+        model.get_num_layers(config.parallel_config), model.get_num_kv_heads(config.parallel_config),
+        model.get_head_size(), model.dtype.itemsize, settings.max_model_length, config.cache_config.block_size or 1,
+    )  # fmt: skip
+    return too_small(settings.revision, settings.kv_cache_bytes, needed, settings.max_model_length)
+
+
 @serve.ingress()
 class VLLMEngine:
     """One replica of one model; warm before Serve counts it as ready."""
@@ -88,6 +104,13 @@ class VLLMEngine:
         os.environ.update(environment(self.settings))
         token = Path(self.settings.token_file).read_text(encoding="utf-8").strip()
 
+        with kept_log():
+            await self._start(token)
+        self.last_generation = 0.0
+        await self._generate(time_limit=self.settings.startup_timeout)
+
+    async def _start(self, token: str) -> None:
+        """Start the engine and build vLLM's app around it."""
         # Imported here: the process that only builds the application must not load torch.
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -103,12 +126,17 @@ class VLLMEngine:
         validate_parsed_serve_args(args)
         engine_args = AsyncEngineArgs.from_cli_args(args)
         config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-        self.engine = AsyncLLM.from_vllm_config(
-            vllm_config=config,
-            usage_context=UsageContext.OPENAI_API_SERVER,
-            enable_log_requests=False,
-            disable_log_stats=engine_args.disable_log_stats,
-        )
+        try:
+            self.engine = AsyncLLM.from_vllm_config(
+                vllm_config=config,
+                usage_context=UsageContext.OPENAI_API_SERVER,
+                enable_log_requests=False,
+                disable_log_stats=engine_args.disable_log_stats,
+            )
+        except Exception as error:
+            words = _cache_words(config, self.settings) if current_platform.is_cpu() else ""
+            told = words or f"{type(error).__name__}: {error} (the replica's log has the engine's own words)"
+            raise RuntimeError(told) from error
         tasks = await self.engine.get_supported_tasks()
         app = build_app(args, tasks, self.engine.model_config)
         await init_app_state(self.engine, app.state, args, tasks)
@@ -117,8 +145,6 @@ class VLLMEngine:
         self.app_state = app.state
         # Not `app`: that name belongs to the wrapper which Serve puts around this class.
         self.guarded_app = guarded(app, token)
-        self.last_generation = 0.0
-        await self._generate(time_limit=self.settings.startup_timeout)
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: N807 - Serve's hook
         """Return the app that Serve runs for this replica."""
@@ -165,16 +191,4 @@ def build(args: dict[str, Any]) -> serve.Application:
     Args:
         args: an :class:`EngineSettings` as JSON object (the ``args`` of serveConfigV2).
     """
-    settings = EngineSettings.model_validate(args)
-    deployment = serve.deployment(
-        VLLMEngine,
-        name="Engine",
-        num_replicas=settings.replicas,
-        max_ongoing_requests=settings.max_ongoing_requests,
-        ray_actor_options={"num_cpus": 0},
-        logging_config={"enable_access_log": False},
-        health_check_period_s=min(10.0, settings.health_period),
-        health_check_timeout_s=_GENERATION_TIMEOUT_S + 10.0,
-        graceful_shutdown_timeout_s=20.0,
-    )
-    return deployment.bind(settings.model_dump(mode="json", by_alias=True))
+    return application(VLLMEngine, args, _GENERATION_TIMEOUT_S)

@@ -14,11 +14,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from leanmodel_api.failure import last_words
+
 from ..engines.base import PROCESS_TITLES
 from .processes import children, command_line, descendants
 from .status import ApplicationStatus, HostStatus
 
-_TAIL = 2000
 _PROBE_TIMEOUT_S = 5.0
 
 
@@ -140,7 +141,7 @@ class Reconciler:
         return ApplicationStatus(
             status=status,
             ready=name in self._ready,
-            message=" ".join(text for text in messages if text)[-_TAIL:],
+            message=last_words(" ".join(text for text in messages if text)),
             url=url,
             since=self._since[name][1],
             replicas=replicas,

@@ -15,20 +15,37 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from leanmodel_api.router import RouterSettings
+
 from ..engines.guard import bearer
+from ..ledger.clerk import Clerk
+from ..ledger.file import LedgerFile
 from ..metrics import Meters
-from .ask import PATHS, Endpoint, parse_ask
-from .breaker import Breaker
+from .ask import PATHS, TASK_ENDPOINTS, Endpoint, parse_ask
+from .bounded import in_time, within
+from .breaker import Breakers, RetryBudget
+from .conversations import conversation
 from .cost import Pace
-from .errors import ApiError, engine_down, not_found
-from .generation import Generation, Shared
+from .errors import ApiError, engine_down, not_found, other_task
+from .gate import Gate
+from .generation import Generation
 from .http import JSON, Answer, ClientGone, Receive, Scope, Send, header, read_body
 from .internal import ask_revision
+from .keyring import Keyring
 from .limiter import Limiter
+from .outside import Door
+from .overrides import HEADERS, wishes
 from .pages import PREFIX as REPORTS
 from .pages import show_report
+from .receipt import ANYBODY, Caller
+from .refusals import REFUSED
+from .request import Shared
 from .snapshot import SettingsFile, Snapshot
+from .state import StateFile
+from .till import Till
+from .tracing import Span, Tracer
 from .upstream import Upstream
+from .watcher import Watcher
 
 POLL_S = 0.25
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -47,6 +64,9 @@ class RouterApp:
         meters: Meters,
         internal_token: str,
         reports: Path | None = None,
+        kept: StateFile | None = None,
+        clerk: Clerk | None = None,
+        keys: Path | None = None,
     ) -> None:
         """Read the settings and be ready to serve.
 
@@ -56,6 +76,9 @@ class RouterApp:
             meters: the metrics.
             internal_token: what the internal route asks for.
             reports: folder with the pages of proofs; None where none are shown.
+            kept: the monitors' state; None keeps it for this replica's life.
+            clerk: keeps the ledger; None keeps it for this replica's life.
+            keys: folder with the API keys' entries; None where there is none.
 
         Raises:
             ValueError: the settings cannot be used.
@@ -68,8 +91,12 @@ class RouterApp:
         self.state: Snapshot = first
         self.warm = False
         self.file = settings
-        self.shared = Shared(upstream, meters, Pace(), Breaker())
-        self.limiter = Limiter()
+        watcher = Watcher(kept or StateFile(None), first, meters)
+        breakers, door = Breakers(None, meters), Door(settings.path, self._sure)
+        till = Till(clerk or Clerk(LedgerFile(None)), meters)
+        self.shared = Shared(upstream, meters, Pace(), breakers, watcher, door, RetryBudget(), till)
+        self.limiter, self.gate, self.keyring = Limiter(), Gate(), Keyring(keys)
+        self.tracer = Tracer()
         self._internal_token = internal_token.encode()
         self._reports = reports
         self._problem = ""
@@ -82,6 +109,8 @@ class RouterApp:
         while True:
             await asyncio.sleep(POLL_S)
             self.reload()
+            self.keyring.look()
+            self.gate.show(self.shared.meters)
             self.shared.meters.refresh()
 
     def reload(self) -> None:
@@ -97,11 +126,24 @@ class RouterApp:
         if found is not None:
             self._problem = ""
             self.state = found
-            self.shared.breaker = Breaker()
+            self.shared.watcher.follow(found)
             self._in_force()
+
+    def _sure(self) -> RouterSettings:
+        """Bring the settings up to date and return them, for whoever must not act on old ones.
+
+        Raises:
+            ValueError: the file cannot be used now, so that nobody knows what holds.
+        """
+        self.reload()
+        if self._problem:
+            raise ValueError("the settings file cannot be used")
+        return self.state.settings
 
     def _in_force(self) -> None:
         generation = self.state.settings.generation
+        self.tracer.follow(self.state.settings.tracing, self.state.settings.model)
+        self.shared.breakers = Breakers(self.state.settings.resilience, self.shared.meters)
         self.shared.meters.set("leanmodel_settings_generation", float(generation))
         log.info("router settings: generation %d in force", generation)
 
@@ -120,12 +162,13 @@ class RouterApp:
         path, method = scope["path"], scope["method"]
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None and method == "POST":
-            await self._generate(endpoint, scope, receive, answer, request_id, started)
+            with self.tracer.request(scope, endpoint, self.state.settings.model) as span:
+                await self._generate(endpoint, scope, receive, answer, request_id, started, span)
         elif path.startswith("/internal/"):
             await self._internal(path, method, scope, receive, answer, request_id)
         else:
             with contextlib.suppress(ClientGone):
-                await self._plain(path, method, answer, request_id)
+                await self._plain(scope, answer, request_id)
 
     async def _generate(
         self,
@@ -135,18 +178,32 @@ class RouterApp:
         answer: Answer,
         request_id: str,
         started: float,
+        span: Span,
     ) -> None:
         state, work, meters = self.state, None, self.shared.meters
         status = 0
         try:
-            raw = await read_body(scope, receive, state.settings.limits.max_body_bytes)
+            caller = self._caller(scope, state)
+            raw = await within(
+                state.settings.limits, read_body(scope, receive, state.settings.limits.max_body_bytes)
+            )
+            if endpoint not in TASK_ENDPOINTS[state.settings.task]:
+                raise other_task(PATHS[endpoint], [PATHS[own] for own in TASK_ENDPOINTS[state.settings.task]])
             ask = parse_ask(raw, endpoint, state.settings.model)
-            work = Generation(self.shared, state, ask, request_id, started)
-            await work.run(answer)
+            asked = {name: value for name in HEADERS if (value := header(scope, name.encode()))}
+            wanted = wishes(asked, state.settings.overrides, state.settings.lean is not None)
+            talk = conversation(ask, header(scope, b"x-session-id"))
+            kind = header(scope, b"x-leanmodel-group")
+            async with self.gate.place(state.settings.limits):
+                work = Generation(self.shared, state, ask, request_id, started, wanted, talk, kind)
+                await work.admit(caller, len(raw))
+                await in_time(state.settings.limits, work.run(answer), answer)
             status = answer.status
         except ApiError as error:
             status = error.status
-            await answer.error(error, {"x-leanmodel-request-id": request_id})
+            if error.code in REFUSED:
+                meters.count("leanmodel_refused", reason=str(error.code))
+            await answer.error(error, {"x-leanmodel-request-id": request_id, **state.attribution()})
         except (ClientGone, asyncio.CancelledError) as gone:
             # Serve cancels us when the client hangs up; leaving closes the engine's connection, which stops it.
             status = _CLIENT_GONE
@@ -157,13 +214,32 @@ class RouterApp:
             log.exception("request %s failed", request_id)
             if not answer.begun:
                 wrong = ApiError(500, "the router failed; see its log by the request id", kind="api_error")
-                await answer.error(wrong, {"x-leanmodel-request-id": request_id})
+                await answer.error(wrong, {"x-leanmodel-request-id": request_id, **state.attribution()})
         finally:
-            route = work.name if work is not None and status == 200 else "none"
+            if work is not None:
+                work.end(answer.events)
+            span.tell(
+                status, leanmodel__request_id=request_id, **(work.account.facts(work.route) if work else {})
+            )
+            route = work.account.name if work is not None and status == 200 else "none"
+            if work is not None:
+                log.info("%s", work.account.line(work.route, status))
+            else:
+                log.info("request %s status=%d", request_id, status)
             meters.count("leanmodel_requests", route=route, status=str(status))
             if status == 200:
                 elapsed = time.perf_counter() - started
                 meters.observe("gen_ai_server_request_duration_seconds", elapsed, route=route)
+
+    def _caller(self, scope: Scope, state: Snapshot) -> Caller:
+        """Return who asks.
+
+        Raises:
+            ApiError: 401, keys are asked for and this is none.
+        """
+        if state.settings.access is None:
+            return ANYBODY
+        return Caller.of(self.keyring.opened(bearer(scope)))
 
     async def _internal(
         self, path: str, method: str, scope: Scope, receive: Receive, answer: Answer, request_id: str
@@ -190,7 +266,8 @@ class RouterApp:
         finally:
             self.shared.meters.count("leanmodel_internal_requests", status=str(status or _CLIENT_GONE))
 
-    async def _plain(self, path: str, method: str, answer: Answer, request_id: str) -> None:
+    async def _plain(self, scope: Scope, answer: Answer, request_id: str) -> None:
+        path, method = scope["path"], scope["method"]
         headers = {"x-leanmodel-request-id": request_id}
         handlers: dict[str, Callable[[], Awaitable[tuple[int, Any]]]] = {
             "/v1/models": self._models,
@@ -210,6 +287,8 @@ class RouterApp:
                 raise not_found(path)
             if method not in ("GET", "HEAD"):
                 raise ApiError(405, f"{path} takes GET", code="method_not_allowed", headers={"allow": "GET"})
+            if path.startswith("/v1/"):
+                self._caller(scope, self.state)
             status, content = await handlers[path]()
             await answer.whole(status, to_json(content), headers, JSON)
         except ApiError as error:
@@ -235,6 +314,11 @@ class RouterApp:
             "lean": settings.lean.revision if settings.lean else None,
             "strategy": settings.strategy,
             "policy": self.state.policy or None,
+            "certificate": self.state.certificate,
+            "broken": self.shared.watcher.broken.model_dump(mode="json", by_alias=True),
+            "watchError": self.shared.watcher.problem or None,
             "settingsError": self._problem or None,
+            "external": settings.external.permission if settings.external else "Forbidden",
+            "externalError": self.shared.door.problem() or None,
         }
         return (200 if self.warm else 503), content

@@ -7,14 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
+from leanmodel_api.classification import EMBEDDING, TASK, Task
 from leanmodel_routing.decide import RequestFacts
 
 from .errors import ApiError, model_not_found
 
-Endpoint = Literal["chat", "completions"]
-PATHS: dict[Endpoint, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+Endpoint = Literal["chat", "completions", "classify", "embeddings"]
+PATHS: dict[Endpoint, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "classify": "/classify",
+    "embeddings": "/v1/embeddings",
+}
+TASK_ENDPOINTS: dict[Task | None, tuple[Endpoint, ...]] = {
+    None: ("chat", "completions"),
+    TASK: ("classify",),
+    EMBEDDING: ("embeddings",),
+}
+"""By task: the endpoints that its models answer."""
+ENCODERS: frozenset[Endpoint] = frozenset({"classify", "embeddings"})
+"""Endpoints that read ``input`` and generate nothing."""
 
 # Fields that change nothing about what a greedy model answers.
 _NEUTRAL_TEXT = (
@@ -23,6 +37,7 @@ _NEUTRAL_TEXT = (
     "request_id priority tools tool_choice functions function_call"
 )
 _NEUTRAL = frozenset(_NEUTRAL_TEXT.split())
+_VECTORS = frozenset({"input", "encoding_format", "dimensions", "truncate_prompt_tokens"})
 # Values with which a field that could matter does not.
 _HARMLESS: dict[str, object] = {
     "best_of": 1, "echo": False, "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1,
@@ -56,10 +71,25 @@ class Ask:
         wanted = self.body.get("logprobs")
         return None if wanted is None or wanted is False else int(wanted)
 
+    @property
+    def tools(self) -> bool:
+        """Whether it has tools or functions."""
+        return any(self.body.get(name) for name in ("tools", "functions"))
+
+    @property
+    def images(self) -> bool:
+        """Whether a message holds anything but text."""
+        messages = self.body["messages"] if self.endpoint == "chat" else ()
+        return any(_has_media(message) for message in messages)
+
+    def prompt_bytes(self) -> int:
+        """Return how long the prompt is, as JSON."""
+        return len(to_json(self.body.get("messages") or self.body.get("prompt") or self.body.get("input")))
+
     def text(self) -> str | None:
         """Return the prompt as one text (chat: contents joined by newlines), None where it is not plain text."""
-        if self.endpoint == "completions":
-            prompt = self.body.get("prompt")
+        if self.endpoint != "chat":
+            prompt = self.body.get("input" if self.endpoint in ENCODERS else "prompt")
             return prompt if isinstance(prompt, str) else None
         contents = [message.get("content") for message in self.body["messages"]]
         return "\n".join(contents) if all(isinstance(content, str) for content in contents) else None
@@ -74,18 +104,20 @@ class Ask:
         """
         value = {name: self.sampling(name, fill) for name in ("temperature", "top_p", "max_tokens", "n")}
         messages = self.body["messages"] if self.endpoint == "chat" else None
+        if self.endpoint in ENCODERS:
+            value = dict.fromkeys(value)  # nothing is sampled
         # What is no number lies outside of every scope; the engine says in its own words what is wrong with it.
         odd = tuple(name for name, found in value.items() if found is not None and math.isnan(found))
         return RequestFacts(
             endpoint=self.endpoint,
             messages=messages,
-            prompt=self.text() if self.endpoint == "completions" else None,
+            prompt=self.text() if self.endpoint != "chat" else None,
             temperature=value["temperature"],
             top_p=value["top_p"],
             max_tokens=_whole(value["max_tokens"]),
-            n=_whole(value["n"]) or 1,
-            tools=any(self.body.get(name) for name in ("tools", "functions")),
-            images=any(_has_media(message) for message in messages or ()),
+            n=_whole(value["n"]) or (None if self.endpoint in ENCODERS else 1),
+            tools=self.tools,
+            images=self.images,
             other_sampling=(*(name for name in self.body if self._matters(name)), *odd),
             lean_revision=lean,
             large_revision=large,
@@ -111,7 +143,9 @@ class Ask:
 
     def _matters(self, name: str) -> bool:
         value = self.body[name]
-        if name == "prompt":
+        if self.endpoint == "embeddings" and name in _VECTORS:
+            return False  # each text has its own vector, whatever stands beside it
+        if name in ("prompt", "input"):
             return not isinstance(
                 value, str
             )  # several prompts, or token ids: judged as one they would not be
@@ -169,6 +203,10 @@ def parse_ask(raw: bytes, endpoint: Endpoint, model: str | None) -> Ask:
             )
         _check(body, "logprobs", bool, "true or false")
         _check(body, "top_logprobs", int, "a whole number")
+    elif endpoint in ENCODERS:
+        if not isinstance(body.get("input"), str | list):
+            raise ApiError(400, "input: expected a text, or a list of texts", param="input")
+        return Ask(endpoint, body, stream=False, usage_wanted=False)
     else:
         if not isinstance(body.get("prompt"), str | list):
             raise ApiError(400, "prompt: expected a text", param="prompt")

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from leanmodel_api.router import Backend, CostBasis
+from leanmodel_api.serving import Price
 
 _PICO = Decimal(10) ** 12
 NANO_PER_USD = 10**9
+MOST_TOKENS = 10**9
+"""More in one generation is no count."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,12 @@ class Usage:
         """Read OpenAI's ``usage`` object; what is missing counts as 0."""
         if not isinstance(usage, dict):
             return cls()
-        return cls(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        return cls(_tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens")))
+
+
+def _tokens(found: object) -> int:
+    """Return a number of tokens; what nobody can have counted is 0: who says it may be somebody else's server."""
+    return int(found) if isinstance(found, int | float) and 0 <= found < MOST_TOKENS else 0
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,12 @@ class Tariff:
 
     @classmethod
     def of(cls, backend: Backend) -> Tariff:
-        """Return the tariff of a backend: per token where it is priced so, else by its replica-hour."""
-        price = backend.price
+        """Return the tariff of a backend."""
+        return cls.priced(backend.price, backend.tokens_per_second)
+
+    @classmethod
+    def priced(cls, price: Price | None, tokens_per_second: str | None = None) -> Tariff:
+        """Return the tariff of a price: per token where it says so, else by the replica-hour."""
         if price is None:
             return cls()
         per_prompt = price.input_usd_per_million_tokens
@@ -65,9 +77,9 @@ class Tariff:
         if price.usd_per_hour is None:
             return cls()
         per_second = Decimal(price.usd_per_hour) * _PICO / 3600
-        if backend.tokens_per_second is None:
+        if tokens_per_second is None:
             return cls("wall-time", second_pico=round(per_second))
-        per_token = round(per_second / Decimal(backend.tokens_per_second))
+        per_token = round(per_second / Decimal(tokens_per_second))
         return cls("throughput", prompt_pico=per_token, completion_pico=per_token)
 
     def nano(self, usage: Usage, seconds: float) -> int:
@@ -127,6 +139,7 @@ def bill(
     large: tuple[Tariff, Usage, float] | None,
     large_tariff: Tariff,
     pace: Pace,
+    external: tuple[Tariff, Usage, float] | None = None,
 ) -> Bill:
     """Count a request.
 
@@ -135,18 +148,27 @@ def bill(
         large: the same of the large one, when there was one.
         large_tariff: what the large model costs.
         pace: how fast the large model is.
+        external: as `lean`, of the external provider.
 
     Where only the lean model answered, the large one is taken to need as many tokens. A price missing on a side
-    that worked makes the whole unknown: half a cost would look like a saving.
+    that worked makes the whole unknown: half a cost would look like a saving. What was paid outside is known whatever our
+    own models cost; where they have no price it is the whole, and nothing is called a saving.
     """
-    used = [part for part in (lean, large) if part is not None]
+    used = [part for part in (lean, large, external) if part is not None]
     bases = [tariff.basis for tariff, _, _ in used]
+    if (
+        external is not None
+        and external[0].basis != "none"
+        and ("none" in bases or large_tariff.basis == "none")
+    ):
+        paid = external[0].nano(external[1], external[2])
+        return Bill(external[0].basis, paid, paid)
     if not used or "none" in bases or large_tariff.basis == "none":
         return Bill("none")
     cost = sum(tariff.nano(usage, seconds) for tariff, usage, seconds in used)
     if large is not None:
         counterfactual = large[0].nano(large[1], large[2])
     else:
-        _, usage, seconds = used[0]
+        _, usage, seconds = external or used[0]
         counterfactual = large_tariff.nano(usage, pace.seconds(usage, otherwise=seconds))
     return Bill("wall-time" if "wall-time" in bases else bases[-1], cost, counterfactual)

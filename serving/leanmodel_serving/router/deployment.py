@@ -11,11 +11,14 @@ from pydantic_core import to_json
 from ray import serve
 
 from ..applications import RouterArgs
+from ..ledger.clerk import Clerk
+from ..ledger.file import ledger_beside, opened
 from ..metrics import ray_meters
 from .app import RouterApp
-from .ask import PATHS
+from .ask import ENCODERS, PATHS, TASK_ENDPOINTS
 from .http import Scope
 from .snapshot import SettingsFile
+from .state import kept_in
 from .upstream import Upstream
 
 _RETRY_S = 0.5
@@ -37,18 +40,35 @@ class Router:
         internal_token = Path(self.args.internal_token_file).read_text(encoding="utf-8").strip()
         reports = Path(self.args.reports_folder) if self.args.reports_folder else None
         settings = SettingsFile(Path(self.args.settings_file))
-        self.router = RouterApp(settings, Upstream(engine_token), ray_meters(), internal_token, reports)
-        self.watcher = asyncio.create_task(self.router.watch())
+        kept = kept_in(Path(self.args.state_file) if self.args.state_file else None)
+        self.clerk = Clerk(opened(ledger_beside(self.args.state_file)))
+        keys = Path(self.args.keys_folder) if self.args.keys_folder else None
+        upstream, meters = Upstream(engine_token), ray_meters()
+        self.router = RouterApp(
+            settings, upstream, meters, internal_token, reports, kept, clerk=self.clerk, keys=keys
+        )
+        self.watchers = [
+            asyncio.create_task(self.router.watch()),
+            asyncio.create_task(self.router.shared.till.tend(lambda: self.router.state)),
+            asyncio.create_task(self.router.shared.watcher.tend()),
+        ]
         await self._warm_up()
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: N807 - Serve's hook
         """Return the app that Serve runs for this replica."""
         return self.router
 
+    def __del__(self) -> None:
+        """Write what is still to be written; Serve calls it once the last request has ended."""
+        clerk: Clerk | None = getattr(self, "clerk", None)
+        if clerk is not None:
+            clerk.close()
+
     async def check_health(self) -> None:
-        """Raise when the settings are no longer watched."""
-        if self.watcher.done():
-            raise RuntimeError(f"the settings are no longer watched: {self.watcher.exception()}")
+        """Raise when the settings, or the promise, are no longer watched."""
+        for task in self.watchers:
+            if task.done():
+                raise RuntimeError(f"settings and promise are no longer watched: {task.exception()}")
 
     async def _warm_up(self) -> None:
         """Ask for one token over the internal way until the large model answers; engines may still be loading."""
@@ -66,11 +86,13 @@ class Router:
     async def _one_token(self) -> int:
         large = self.router.state.settings.large.revision
         token = Path(self.args.internal_token_file).read_text(encoding="utf-8").strip()
-        body = to_json({"prompt": "Hello", "max_tokens": 1, "temperature": 0})
+        endpoint = TASK_ENDPOINTS[self.router.state.settings.task][-1]
+        asked = {"input": "Hello"} if endpoint in ENCODERS else {"prompt": "Hello", "max_tokens": 1}
+        body = to_json(asked if endpoint in ENCODERS else {**asked, "temperature": 0})
         scope: Scope = {
             "type": "http",
             "method": "POST",
-            "path": f"/internal/revisions/{large}{PATHS['completions']}",
+            "path": f"/internal/revisions/{large}{PATHS[endpoint]}",
             "headers": [(b"authorization", f"Bearer {token}".encode())],
         }
         seen: list[int] = []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import to_json
 
 RETRY_AFTER_S = 5
+EXTERNAL = "external"
+"""The external provider where a revision is named: in errors, headers, metrics and the log."""
 
 
 @dataclass
@@ -45,8 +49,14 @@ def error_body(message: str, kind: str, code: str | None = None, param: str | No
 def not_found(path: str) -> ApiError:
     """No such address."""
     return ApiError(
-        404, f"there is nothing at {path[:200]}; ask /v1/chat/completions, /v1/completions or /v1/models"
+        404,
+        f"there is nothing at {path[:200]}; ask /v1/chat/completions, /v1/completions, /classify, /v1/embeddings or /v1/models",
     )
+
+
+def other_task(path: str, own: Sequence[str]) -> ApiError:
+    """The address is one of another kind of model than this endpoint serves."""
+    return ApiError(404, f"these models do not answer {path}; ask {' or '.join(own)}", code="other_task")
 
 
 def model_not_found(asked: object, served: str) -> ApiError:
@@ -60,11 +70,15 @@ def model_not_found(asked: object, served: str) -> ApiError:
     )
 
 
+def _who(revision: str) -> str:
+    return "the external provider" if revision == EXTERNAL else f"the engine of {revision}"
+
+
 def engine_down(revision: str, why: str) -> ApiError:
     """The engine that must answer cannot be reached."""
     return ApiError(
         503,
-        f"the engine of {revision} cannot be reached ({why}); try again",
+        f"{_who(revision)} cannot be reached ({why}); try again",
         kind="service_unavailable_error",
         code="engine_unavailable",
         retry_after=RETRY_AFTER_S,
@@ -75,9 +89,21 @@ def engine_broken(revision: str, why: str) -> ApiError:
     """The engine answered something that is no answer."""
     return ApiError(
         502,
-        f"the engine of {revision} gave no usable answer ({why}); try again",
+        f"{_who(revision)} gave no usable answer ({why}); try again",
         kind="api_error",
         code="bad_gateway",
+        retry_after=RETRY_AFTER_S,
+    )
+
+
+def engine_resting(revision: str, seconds: float) -> ApiError:
+    """The engine that must answer has failed repeatedly and is left alone for a while."""
+    return ApiError(
+        503,
+        f"{_who(revision)} has failed repeatedly and is left alone for {seconds:.1f} s; try again then",
+        kind="service_unavailable_error",
+        code="engine_unavailable",
+        retry_after=max(1, math.ceil(seconds)),
     )
 
 
@@ -85,7 +111,7 @@ def engine_slow(revision: str) -> ApiError:
     """The engine did not answer in time."""
     return ApiError(
         504,
-        f"the engine of {revision} did not answer in time; ask for fewer tokens, or try again",
+        f"{_who(revision)} did not answer in time; ask for fewer tokens, or try again",
         kind="timeout_error",
         code="engine_timeout",
         retry_after=RETRY_AFTER_S,

@@ -1,94 +1,60 @@
 """One request for a generation, from its route to its bill.
 
-The ways: the large model at once; the lean one without a question; or the lean one first, its whole answer held
-back until its log-probs are judged, then either released or thrown away for the large model's. Nothing of an
-answer reaches the client before it is decided whose it is, and nothing is changed after.
+The ways: the large model at once; the lean one without a question; or the lean one first, its answer held back until
+its log-probs are judged (those of the whole, or of as many tokens as the policy reads), then either released or thrown
+away for the large model's. Nothing of an answer reaches the client before it is decided whose it is, and nothing is
+changed after. What nobody judges is passed on as it comes.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from leanmodel_api.router import Backend
 
-from ..metrics import Meters
-from .ask import PATHS, Ask
-from .breaker import Breaker
-from .cost import Bill, Pace, Tariff, Usage, bill, usd
-from .errors import ApiError, engine_broken, error_body
+from .cost import Usage
+from .errors import EXTERNAL, ApiError, engine_broken, engine_down, error_body
+from .fallback import may_stand_in
 from .http import EVENTS, Answer
-from .logprobs import Reading, narrow, widen
-from .route import Route, choose, scope_kind
-from .snapshot import Snapshot
+from .logprobs import Reading, narrow
+from .passing import refuse
+from .request import Request
+from .rescue import ask_large, ask_outside
+from .route import BYTES_PER_TOKEN, Route
+from .shadow import ask_shadow
 from .sse import DONE, event
-from .upstream import Reply, Stream, Upstream, refusal
-
-_USAGE_MARK = b'"usage"'
-
-
-@dataclass
-class Shared:
-    """What all requests of a router share."""
-
-    upstream: Upstream
-    meters: Meters
-    pace: Pace
-    breaker: Breaker
+from .upstream import refusal
+from .watcher import Shadow
+from .wire import Reply
 
 
-@dataclass
-class _Work:
-    """What one model did for a request."""
+class Generation(Request):
+    """One request for a generation."""
 
-    tariff: Tariff
-    usage: Usage
-    seconds: float
-
-
-class Generation:
-    """One request under way."""
-
-    def __init__(self, shared: Shared, state: Snapshot, ask: Ask, request_id: str, started: float) -> None:
-        """Begin.
-
-        Args:
-            shared: the router's parts.
-            state: settings for the whole of this request.
-            ask: what is wanted.
-            request_id: name in headers and logs.
-            started: ``time.perf_counter()`` when the request came.
-        """
-        self.shared, self.state, self.ask, self.request_id, self.started = (
-            shared,
-            state,
-            ask,
-            request_id,
-            started,
-        )
-        self.route = choose(state, ask)
-        self.name = "none"  # the route as it turned out: lean, large or escalated
-        self.confidence: float | None = None
-        self.lean: _Work | None = None
-        self.large: _Work | None = None
-        self.escalated_for = ""
+    accepted: Reading | None = None
+    """What the lean model answered, where that is what the client got."""
 
     # ---------------------------------------------------------------- the ways
 
     async def run(self, answer: Answer) -> None:
-        """Answer the request.
+        """Answer the request, then count it for the monitors.
 
         Raises:
             ApiError: nothing was sent yet, and this is what to say.
         """
+        await self._answer(answer)
+        if answer.status == 200:
+            self._watch()
+
+    async def _answer(self, answer: Answer) -> None:
         settings, way = self.state.settings, self.route.way
-        if way != "large" and not self.shared.breaker.allows():
+        if way != "large" and not self.route.alone and not self.shared.breakers.lean.allows():
             self.shared.meters.count("leanmodel_lean_skipped")
-            self.route = Route("large", scope="lean engine is failing")
+            self.route = Route("large", "lean-failing")
             way = "large"
         if way != "large" and settings.lean is not None:
             if self.ask.stream:
@@ -97,134 +63,161 @@ class Generation:
                 done = await self._lean_whole(answer, settings.lean, judge=way == "try")
             if done:
                 return
-        self.name = "escalated" if self.escalated_for else "large"
-        if self.ask.stream:
-            await self._large_stream(answer, settings.large)
-        else:
-            await self._large_whole(answer, settings.large)
+            if self.route.alone:
+                raise engine_down(
+                    settings.lean.revision, "it failed, and there is no money for the large model"
+                )
+        self.account.name = "escalated" if self.account.escalated_for else "large"
+        error = await ask_large(self, answer)
+        if error is not None and not await self._fall_back(answer, error):
+            raise error
+
+    async def _fall_back(self, answer: Answer, error: ApiError) -> bool:
+        """Let somebody else answer what the large model could not; return whether anybody did.
+
+        Raises:
+            ApiError: nobody did, and this is what the provider had to say about the request.
+        """
+        if error.status < 500:
+            return False
+        before = self.route, self.account.name
+        self.route = replace(self.route, reason="large-failing", promised=False)
+        said = await ask_outside(self, answer, before[0])
+        if said is None or (may_stand_in(self.state, self.ask, before[0]) and await self._stand_in(answer)):
+            return True
+        self.route, self.account.name = before
+        if said.status < 500:
+            raise said
+        return False
+
+    async def _stand_in(self, answer: Answer) -> bool:
+        """Let the lean model answer in the large one's place, unjudged; return whether it did."""
+        lean = self.state.settings.lean
+        if (
+            lean is None
+            or self.account.escalated_for == "lean_failed"
+            or not self.shared.breakers.lean.allows()
+        ):
+            return False
+        before, self.account.escalated_for = (self.route, self.account.escalated_for), ""
+        self.route = replace(self.route, way="lean")
+        stand_in = self._lean_stream if self.ask.stream else self._lean_whole
+        if await stand_in(answer, lean, judge=False):
+            return True
+        self.route, self.account.escalated_for = before
+        return False
 
     async def _lean_whole(self, answer: Answer, lean: Backend, judge: bool) -> bool:
         """Ask the lean model; send its answer and return True, or return False for the large one to answer."""
-        body = self._body(lean)
-        if judge and self.state.decider is not None and self.state.decider.needs_logprobs:
-            widen(self.ask, body, self.state.decider.top_logprobs)
         try:
-            reply = await self._ask(lean, body)
+            reply = await self.ask_backend(lean, self._lean_body(lean, judge))
         except ApiError:
             return self._lean_failed()
         if not reply.ok or reply.content is None:
-            return self._lean_failed(engine_fault=reply.status >= 500)
-        self.shared.breaker.saw(ok=True)
-        self.lean = self._work(lean, Usage.of(reply.content.get("usage")), reply.seconds)
-        if judge:
-            reading = Reading(self.ask.endpoint)
+            return await self._lean_refused(answer, lean, reply)
+        self.shared.breakers.lean.saw(ok=True)
+        self.account.lean_worked(lean, Usage.of(reply.content.get("usage")), reply.seconds)
+        reading = Reading(self.ask.endpoint)
+        try:
             reading.take(reply.content)
-            if not self._accepts(reading):
-                return False
-        narrow(self.ask, reply.content)
-        self.name = "lean"
-        self._settle()
-        await answer.whole(200, to_json(reply.content), self._headers(lean, with_cost=True))
+            narrow(self.ask, reply.content)
+        except ValueError:
+            return self._lean_failed()
+        if judge and not self._accepts(reading):
+            return False
+        self._keep(reading)
+        await self.settle()
+        await answer.whole(200, to_json(reply.content), self.headers(lean.revision, with_cost=True))
         return True
 
     async def _lean_stream(self, answer: Answer, lean: Backend, judge: bool) -> bool:
-        """As :meth:`_lean_whole`, for a stream: its chunks are held back until it is judged."""
-        body = self._body(lean)
-        if judge and self.state.decider is not None and self.state.decider.needs_logprobs:
-            widen(self.ask, body, self.state.decider.top_logprobs)
+        """As :meth:`_lean_whole`, for a stream; where it is to be judged, its chunks are held back until it is.
+
+        On a part of it: as soon as one token more than the policy reads is there, or the answer has ended.
+        """
         held: list[dict[str, Any]] = []
-        reading = Reading(self.ask.endpoint)
+        reading, usage = Reading(self.ask.endpoint), Usage()
         first = last = 0.0
-        begun = time.perf_counter()
+        begun, complete, thrown_away = time.perf_counter(), False, False
+        hold_back, undecided = self._hold_back(judge), judge
         try:
-            async with self._open(lean, body) as stream:
+            async with self.open_backend(lean, self._lean_body(lean, judge)) as stream:
                 if isinstance(stream, Reply):
-                    return self._lean_failed(engine_fault=stream.status >= 500)
-                complete = False
+                    return await self._lean_refused(answer, lean, stream)
                 async for data in stream.events():
                     if data == DONE:
                         complete = True
                         break
                     chunk = from_json(data)
-                    if "error" in chunk:
-                        return self._lean_failed()
+                    if not isinstance(chunk, dict) or "error" in chunk:
+                        break
                     last = time.perf_counter()
                     first = first or last
                     reading.take(chunk)
+                    narrow(self.ask, chunk)
+                    if isinstance(chunk.get("usage"), dict):
+                        usage = Usage.of(chunk["usage"])
+                        if not chunk.get("choices"):
+                            self.account.lean_worked(lean, usage, last - begun)
+                        elif hold_back is not None:
+                            del chunk["usage"]
                     held.append(chunk)
+                    if undecided:
+                        if hold_back is None or len(reading.tokens) <= hold_back:
+                            continue
+                        undecided, thrown_away = False, not self._accepts(reading)
+                        if thrown_away:
+                            break
+                    if not answer.begun:
+                        await self._start(answer, lean, with_cost=False)
+                    for chunk in held:
+                        await self._release(answer, chunk)
+                    held.clear()
         except (ApiError, ValueError):
-            return self._lean_failed()
-        if not complete:
-            return self._lean_failed()
-        self.shared.breaker.saw(ok=True)
-        usage = next((Usage.of(chunk["usage"]) for chunk in reversed(held) if chunk.get("usage")), Usage())
-        self.lean = self._work(lean, usage, time.perf_counter() - begun)
-        if judge and not self._accepts(reading):
+            complete = False
+        if not complete and not thrown_away:
+            return await self._broken_off(answer, lean)
+        self.shared.breakers.lean.saw(ok=True)
+        if self.account.lean is None:
+            if thrown_away and not usage.total:  # an engine that tells the usage at the end alone
+                usage = Usage(len((self.ask.text() or "").encode()) // BYTES_PER_TOKEN, len(reading.tokens))
+            self.account.lean_worked(lean, usage, time.perf_counter() - begun)
+        if thrown_away or (undecided and not self._accepts(reading)):
             return False
-        self.name = "lean"
-        self._settle()
-        await answer.start(200, EVENTS, self._headers(lean, with_cost=True))
-        self._first_token()
+        self._keep(reading)
+        await self.settle()
+        if not answer.begun:
+            await self._start(answer, lean, with_cost=True)
         for chunk in held:
-            narrow(self.ask, chunk)
-            if not (chunk.get("usage") and not chunk.get("choices")):
-                await answer.write(event(to_json(chunk)))
-            elif self.ask.usage_wanted:
-                await answer.write(event(self._with_cost(chunk)))
-        self._per_token(first, last, usage)
+            await self._release(answer, chunk)
+        self.account.per_token(first, last, usage)
         await answer.write(event(DONE))
         await answer.end()
         return True
 
-    async def _large_whole(self, answer: Answer, large: Backend) -> None:
-        reply = await self._ask(large, self._body(large))
-        if not reply.ok or reply.content is None:
-            await self._refuse(answer, large, reply)
-            return
-        self._large_worked(large, Usage.of(reply.content.get("usage")), reply.seconds)
-        self._settle()
-        await answer.whole(200, reply.body, self._headers(large, with_cost=True))
+    async def _start(self, answer: Answer, lean: Backend, with_cost: bool) -> None:
+        self.account.name = "lean"
+        await answer.start(200, EVENTS, self.headers(lean.revision, with_cost=with_cost))
+        self.account.first_token()
 
-    async def _large_stream(self, answer: Answer, large: Backend) -> None:
-        async with self._open(large, self._body(large)) as stream:
-            if isinstance(stream, Reply):
-                await self._refuse(answer, large, stream)
-                return
-            usage = Usage()
-            first = last = 0.0
-            complete = False
-            try:
-                async for data in stream.events():
-                    last = time.perf_counter()
-                    if not answer.begun:
-                        await answer.start(200, EVENTS, self._headers(large, with_cost=False))
-                        first = last
-                        self._first_token()
-                    if data == DONE:
-                        complete = True
-                        break
-                    final = _usage_of(data) if _USAGE_MARK in data else None
-                    if final is None:
-                        await answer.write(event(data))
-                        continue
-                    usage = Usage.of(final["usage"])
-                    self._large_worked(large, usage, last - stream.started)
-                    if self.ask.usage_wanted:
-                        await answer.write(event(self._with_cost(final)))
-            except ApiError as error:
-                if not answer.begun:
-                    raise
-                await answer.write(event(error_body(error.message, error.kind, error.code)))
-            if not answer.begun:
-                raise engine_broken(large.revision, "an empty stream")
-            if self.large is None:
-                self._large_worked(large, usage, last - stream.started)
-            if not complete:
-                answer.status = 502  # for the metrics: the client saw a 200, and then an error event
-            self._settle()
-            self._per_token(first, last, usage)
-            await answer.write(event(DONE))
-            await answer.end()
+    async def _release(self, answer: Answer, chunk: dict[str, Any]) -> None:
+        """Send a chunk of the lean stream, as the client asked for it."""
+        if chunk.get("choices") or not isinstance(chunk.get("usage"), dict):
+            await answer.write(event(to_json(chunk)))
+        elif self.ask.usage_wanted:
+            await answer.write(event(self.account.with_cost(chunk)))
+
+    async def _broken_off(self, answer: Answer, lean: Backend) -> bool:
+        """Leave a lean stream that broke off to the large model, or say so where some of it is out already."""
+        if not answer.begun:
+            return self._lean_failed()
+        self.shared.breakers.lean.saw(ok=False)
+        error = engine_broken(lean.revision, "its stream broke off")
+        await answer.write(event(error_body(error.message, error.kind, error.code)))
+        answer.status = 502  # for the metrics: the client saw a 200, and then an error event
+        await answer.write(event(DONE))
+        await answer.end()
+        return True
 
     # ---------------------------------------------------------------- deciding
 
@@ -238,119 +231,48 @@ class Generation:
             confidence = decider.confidence(
                 reading.tokens, reading.top, reading.answer, reading.finish_reason, prompt=self.ask.text()
             )
-        self.confidence = confidence
-        accepted = decider.accept(confidence)
+        self.account.confidence = confidence
+        accepted = decider.accept(confidence, self.route.group) and confidence >= self.route.minimum
         self.shared.meters.observe(
             "leanmodel_confidence", confidence, decision="accepted" if accepted else "escalated"
         )
         if not accepted:
-            self.escalated_for = "confidence"
+            self.account.escalated_for = "confidence"
         return accepted
+
+    def _keep(self, reading: Reading) -> None:
+        self.account.name, self.accepted = "lean", reading
+
+    async def _lean_refused(self, answer: Answer, lean: Backend, reply: Reply) -> bool:
+        """Leave to the large model what the lean one refuses; where nobody else may be asked, its word is the last."""
+        if self.route.alone and 400 <= reply.status < 500:
+            await refuse(self, answer, lean.revision, refusal(lean, reply), reply)
+            return True
+        return self._lean_failed(engine_fault=reply.status >= 500)
 
     def _lean_failed(self, engine_fault: bool = True) -> bool:
         """The large model shall answer; a refusal that is the request's own fault is not held against the engine."""
-        if engine_fault:
-            self.shared.breaker.saw(ok=False)
-        self.escalated_for = "lean_failed"
+        self.shared.breakers.lean.saw(ok=not engine_fault)
+        self.account.escalated_for = "lean_failed"
         return False
 
-    # ---------------------------------------------------------------- asking
-
-    def _body(self, backend: Backend) -> dict[str, Any]:
-        body = {**self.ask.body, **self.route.fill, "model": backend.revision}
-        if self.ask.stream:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return body
-
-    async def _ask(self, backend: Backend, body: dict[str, Any]) -> Reply:
-        path, limits = PATHS[self.ask.endpoint], self.state.settings.limits
-        return await self.shared.upstream.ask(backend, path, body, self.request_id, limits)
-
-    def _open(self, backend: Backend, body: dict[str, Any]) -> AbstractAsyncContextManager[Stream | Reply]:
-        path, limits = PATHS[self.ask.endpoint], self.state.settings.limits
-        return self.shared.upstream.stream(backend, path, body, self.request_id, limits)
-
-    async def _refuse(self, answer: Answer, backend: Backend, reply: Reply) -> None:
-        """Pass a refusal on, as it is where it is the engine's own word."""
-        error = refusal(backend, reply)
-        if error is not None:
-            raise error
-        self.name = "none"
-        extra = {"retry-after": "1"} if reply.status in (429, 503) else {}
-        await answer.whole(reply.status, reply.body, {**self._headers(backend, with_cost=False), **extra})
-
-    # ---------------------------------------------------------------- counting
-
-    def _work(self, backend: Backend, usage: Usage, seconds: float) -> _Work:
-        meters, role = self.shared.meters, "lean" if backend is self.state.settings.lean else "large"
-        for kind, tokens in (("input", usage.prompt), ("output", usage.completion)):
-            labels = {"gen_ai_token_type": kind, "role": role, "revision": backend.revision}
-            meters.observe("gen_ai_client_token_usage", float(tokens), **labels)
-            meters.count("leanmodel_tokens", float(tokens), **labels)
-        return _Work(self.state.tariff(backend), usage, seconds)
-
-    def _large_worked(self, large: Backend, usage: Usage, seconds: float) -> None:
-        self.large = self._work(large, usage, seconds)
-        self.shared.pace.saw(usage, seconds)
-
-    def _bill(self) -> Bill:
-        lean = None if self.lean is None else (self.lean.tariff, self.lean.usage, self.lean.seconds)
-        large = None if self.large is None else (self.large.tariff, self.large.usage, self.large.seconds)
-        return bill(lean, large, self.state.large, self.shared.pace)
-
-    def _settle(self) -> None:
-        """Count the money and the way of an answered request."""
-        meters, found = self.shared.meters, self._bill()
-        if found.known:
-            labels = {"route": self.name, "basis": found.basis}
-            meters.count("leanmodel_cost_usd", found.cost / 1e9, **labels)
-            meters.count("leanmodel_counterfactual_cost_usd", found.counterfactual / 1e9, **labels)
-            meters.save(self.name, found.basis, found.counterfactual - found.cost)
-        if self.escalated_for:
-            meters.count("leanmodel_escalations", reason=self.escalated_for)
-        if self.route.scope:
-            meters.count("leanmodel_out_of_scope", kind=scope_kind(self.route.scope))
-
-    def _first_token(self) -> None:
-        elapsed = time.perf_counter() - self.started
-        self.shared.meters.observe("gen_ai_server_time_to_first_token_seconds", elapsed, route=self.name)
-
-    def _per_token(self, first: float, last: float, usage: Usage) -> None:
-        if usage.completion > 1 and last > first:
-            value = (last - first) / (usage.completion - 1)
-            self.shared.meters.observe("gen_ai_server_time_per_output_token_seconds", value, route=self.name)
-
-    def _with_cost(self, chunk: dict[str, Any]) -> bytes:
-        found = self._bill()
-        if found.known:
-            extra = {"cost_usd": usd(found.cost), "cost_basis": found.basis, "route": self.name}
-            chunk = {**chunk, "usage": {**chunk["usage"], **extra}}
-        return to_json(chunk)
-
-    def _headers(self, backend: Backend, with_cost: bool) -> dict[str, str]:
-        headers = {
-            "x-leanmodel-route": self.name,
-            "x-leanmodel-revision": backend.revision,
-            "x-leanmodel-request-id": self.request_id,
-        }
-        if self.state.policy:
-            headers["x-leanmodel-policy"] = self.state.policy
-        if self.confidence is not None:
-            headers["x-leanmodel-confidence"] = f"{self.confidence:.6f}"
-        if self.route.scope:
-            headers["x-leanmodel-scope"] = self.route.scope[:200]
-        if self.route.fill:
-            headers["x-leanmodel-sampling"] = ",".join(
-                f"{name}={value:g}" for name, value in self.route.fill.items()
+    def _watch(self) -> None:
+        """Tell the monitors, once the answer is out, and keep a conversation where it went."""
+        watcher, account, reading = self.shared.watcher, self.account, self.accepted
+        if account.name in ("large", "escalated", EXTERNAL) and self.route.reason not in (
+            "fixed",
+            "override",
+        ):
+            watcher.pins.pin(self.conversation)
+        # Turns of one conversation hang together: its first stands for it.
+        if not self.route.watched or self.conversation.spoken:
+            return
+        score = self.route.score if self.route.score is not None else account.confidence
+        shadow = None
+        if reading is not None:
+            shadow = Shadow(
+                account.request_id,
+                reading.answer,
+                lambda: ask_shadow(self.shared, account, self.ask, self.route, self.size),
             )
-        found = self._bill() if with_cost else Bill("none")
-        if found.known:
-            headers["x-leanmodel-cost-usd"] = usd(found.cost)
-            headers["x-leanmodel-cost-basis"] = found.basis
-        return headers
-
-
-def _usage_of(data: bytes) -> dict[str, Any] | None:
-    """Return the chunk that carries nothing but the usage, else None."""
-    chunk = from_json(data)
-    return chunk if isinstance(chunk, dict) and chunk.get("usage") and not chunk.get("choices") else None
+        watcher.count(self.state, score, reading is not None, shadow)

@@ -57,12 +57,12 @@ def _too_large(limit: int) -> ApiError:
 
 
 class Answer:
-    """One answer on its way; remembers whether it began."""
+    """One answer on its way; remembers whether it began, and how many pieces of it were sent."""
 
     def __init__(self, send: Send) -> None:
         """Wrap ASGI's send."""
         self._send = send
-        self.status = 0
+        self.status = self.events = 0
         self.finished = False
 
     @property
@@ -79,6 +79,7 @@ class Answer:
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""
+        self.events += 1
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:

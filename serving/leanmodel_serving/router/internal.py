@@ -6,13 +6,15 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from .ask import PATHS
 from .errors import ApiError, not_found
 from .http import Answer
 from .snapshot import Snapshot
-from .upstream import Upstream, pieces
+from .upstream import Upstream
+from .wire import pieces
 
 PREFIX = "/internal/revisions/"
-_POST = frozenset(("/v1/chat/completions", "/v1/completions"))
+_POST = frozenset(PATHS.values())
 _GET = frozenset(("/v1/models", "/health", "/metrics"))
 
 
@@ -59,7 +61,8 @@ async def ask_revision(
                 kind="service_unavailable_error", code="engine_unavailable", retry_after=5,
             )  # fmt: skip
         await answer.start(response.status, kind, headers)
-        async for chunk in pieces(response, revision, state.settings.limits):
+        limits = state.settings.limits
+        async for chunk in pieces(response, revision, limits.whole, limits.idle_timeout):
             await answer.write(chunk)
         await answer.end()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .ask import Ask, Endpoint
+from leanmodel_routing.labels import log_probability
+
+from .ask import ENCODERS, Ask, Endpoint
 
 
 class Reading:
@@ -20,32 +22,60 @@ class Reading:
         self.complete = True
 
     def take(self, body: dict[str, Any]) -> None:
-        """Take in a whole answer's body, or one chunk; only the first choice counts."""
+        """Take in a whole answer's body, or one chunk; only the first choice counts.
+
+        Raises:
+            ValueError: an engine's answer is not of the endpoint's form.
+        """
+        try:
+            self._take(body)
+        except (AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not an answer of {self.endpoint}: {error!r}") from error
+
+    def _take(self, body: dict[str, Any]) -> None:
+        if self.endpoint == "classify":
+            self._label(body)
+            return
+        if self.endpoint == "embeddings":
+            self.complete = False  # a vector has no log-probs to decide by
+            return
         for choice in body.get("choices") or ():
             if choice.get("index", 0) != 0:
                 continue
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
             if self.endpoint == "chat":
                 message = choice.get("message") or choice.get("delta") or {}
-                self.text.append(message.get("content") or "")
+                self.text.append(_text(message.get("content")) or "")
                 for token in (choice.get("logprobs") or {}).get("content") or ():
                     self._token(
                         token.get("logprob"), [item["logprob"] for item in token.get("top_logprobs") or ()]
                     )
             else:
-                self.text.append(choice.get("text") or "")
+                self.text.append(_text(choice.get("text")) or "")
                 found = choice.get("logprobs") or {}
                 tops = found.get("top_logprobs") or []
                 for index, value in enumerate(found.get("token_logprobs") or ()):
                     best = tops[index] if index < len(tops) else None
                     self._token(value, list((best or {}).values()))
 
+    def _label(self, body: dict[str, Any]) -> None:
+        """Take in a classifier's answer: its label is one token, the labels' probabilities are its alternatives."""
+        data: list[dict[str, Any]] = body.get("data") or []
+        if len(data) != 1 or data[0].get("label") is None:
+            self.complete = False
+            return
+        # Two alternatives, as the proof had them.
+        best = sorted((log_probability(value) for value in data[0]["probs"]), reverse=True)[:2]
+        self.text.append(str(data[0]["label"]))
+        self.finish_reason = "stop"
+        self._token(best[0], best)
+
     def _token(self, value: float | None, best: list[float]) -> None:
         if value is None:
             self.complete = False  # a decision on half the tokens would not be the certified one
             return
-        self.tokens.append(value)
-        self.top.append(sorted(best, reverse=True))
+        self.tokens.append(float(value))
+        self.top.append(sorted(map(float, best), reverse=True))
 
     @property
     def answer(self) -> str:
@@ -53,8 +83,16 @@ class Reading:
         return "".join(self.text)
 
 
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"found {type(value).__name__}, expected text")
+    return value
+
+
 def widen(ask: Ask, body: dict[str, Any], best: int) -> None:
     """Make ``body`` (a copy of the request's) ask for log-probs with at least ``best`` alternatives per token."""
+    if ask.endpoint in ENCODERS:
+        return  # it gives its probabilities unasked
     wanted = max(ask.logprobs or 0, best)
     if ask.endpoint == "chat":
         body["logprobs"] = True
@@ -64,7 +102,18 @@ def widen(ask: Ask, body: dict[str, Any], best: int) -> None:
 
 
 def narrow(ask: Ask, body: dict[str, Any]) -> None:
-    """Take out of an answer (or chunk) what of log-probs the user did not ask for, in place."""
+    """Take out of an answer (or chunk) what of log-probs the user did not ask for, in place.
+
+    Raises:
+        ValueError: an engine's answer is not of the endpoint's form.
+    """
+    try:
+        _narrow(ask, body)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"not an answer of {ask.endpoint}: {error!r}") from error
+
+
+def _narrow(ask: Ask, body: dict[str, Any]) -> None:
     wanted = ask.logprobs
     for choice in body.get("choices") or ():
         found = choice.get("logprobs")

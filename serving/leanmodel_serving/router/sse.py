@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic_core import from_json
 
 DONE = b"[DONE]"
+_USAGE_MARK = b'"usage"'
 
 
 def event(data: bytes) -> bytes:
     """Return data as an event on the wire."""
     return b"data: " + data + b"\n\n"
+
+
+def usage_chunk(data: bytes) -> dict[str, Any] | None:
+    """Return the chunk of a stream that carries nothing but the usage, None for any other."""
+    chunk = from_json(data) if _USAGE_MARK in data else None
+    return chunk if isinstance(chunk, dict) and chunk.get("usage") and not chunk.get("choices") else None
 
 
 class EventReader:

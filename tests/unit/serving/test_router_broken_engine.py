@@ -1,142 +1,15 @@
-"""The router before engines that break: a real HTTP server that misbehaves as told, and the real router app."""
+"""The router before engines that break."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
-
-from leanmodel_api.router import Backend, RouterLimits, RouterSettings
-from leanmodel_serving.metrics import METRICS, Meters
-from leanmodel_serving.router.app import RouterApp
-from leanmodel_serving.router.snapshot import SettingsFile
-from leanmodel_serving.router.upstream import Upstream
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ASK = {"model": "m", "prompt": "p"}
-
-
-class Recorder:
-    """A metric that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[float, dict[str, str]]] = []
-
-    def take(self, value: float, labels: dict[str, str]) -> None:
-        self.calls.append((value, dict(labels)))
-
-    inc = observe = set = take
-
-
-@dataclass
-class Setup:
-    client: httpx.AsyncClient
-    meters: dict[str, Recorder]
-    seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def statuses(self) -> list[tuple[str, str]]:
-        return [(labels["route"], labels["status"]) for _, labels in self.meters["leanmodel_requests"].calls]
-
-
-def answer(model: str) -> dict[str, Any]:
-    choice = {"index": 0, "text": f"from {model}", "logprobs": None, "finish_reason": "stop"}
-    return {"model": model, "choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
-
-
-async def fine(request: web.Request) -> web.StreamResponse:
-    """What a sound engine does."""
-    body = await request.json()
-    if not body.get("stream"):
-        return web.json_response(answer(body["model"]))
-    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-    await response.prepare(request)
-    chunk = {**answer(body["model"]), "usage": None}
-    usage = {"model": body["model"], "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
-    for data in (json.dumps(chunk), json.dumps(usage), "[DONE]"):
-        await response.write(f"data: {data}\n\n".encode())
-    return response
-
-
-async def cut(request: web.Request) -> web.StreamResponse:
-    """Begin a stream and drop the connection."""
-    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-    await response.prepare(request)
-    await response.write(b'data: {"model": "broken", "choices": [{"index": 0, "text": "half"}]}\n\n')
-    assert request.transport is not None
-    request.transport.abort()
-    return response
-
-
-async def html(request: web.Request) -> web.StreamResponse:
-    return web.Response(status=500, text="<html>no server</html>", content_type="text/html")
-
-
-async def refuse(request: web.Request) -> web.StreamResponse:
-    return web.json_response(
-        {"error": {"message": "too long", "type": "x", "param": None, "code": 400}}, status=400
-    )
-
-
-async def nonsense(request: web.Request) -> web.StreamResponse:
-    return web.Response(status=200, text="hello", content_type="text/plain")
-
-
-@asynccontextmanager
-async def router(
-    tmp_path: Path, large: Handler, lean: Handler | None = None, reports: Path | None = None, **limits: Any
-) -> AsyncIterator[Setup]:
-    """A router whose two engines behave as given."""
-    setup = Setup(httpx.AsyncClient(), {row.name: Recorder() for row in METRICS})
-
-    def behaving(name: str, handler: Handler) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            setup.seen.append((name, dict(request.headers)))
-            try:
-                return await handler(request)
-            except asyncio.CancelledError:
-                setup.hung_up.set()
-                raise
-
-        return handle
-
-    served = web.Application()
-    served.router.add_post("/large/v1/completions", behaving("large", large))
-    served.router.add_post("/lean/v1/completions", behaving("lean", lean or fine))
-    runner = web.AppRunner(served, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    settings = RouterSettings(
-        model="m", large=Backend(revision="large", url=f"http://127.0.0.1:{port}/large"),
-        lean=Backend(revision="lean", url=f"http://127.0.0.1:{port}/lean"),
-        strategy="AllLean" if lean else "AllLarge", limits=RouterLimits(**limits),
-    )  # fmt: skip
-    file = tmp_path / "router.json"
-    file.write_text(settings.to_json())
-    upstream = Upstream("engine-token")
-    app = RouterApp(SettingsFile(file), upstream, Meters(setup.meters), "internal-token", reports)
-    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://router", timeout=20) as client:
-        setup.client = client
-        try:
-            yield setup
-        finally:
-            await upstream.close()
-            await runner.cleanup()
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+from policies_made import made
+from router_double import ASK, Handler, cut, fine, html, nonsense, refuse, router, run
 
 
 @pytest.mark.parametrize(
@@ -162,7 +35,7 @@ def test_a_silent_engine_is_504(tmp_path: Path) -> None:
         raise AssertionError
 
     async def scenario() -> None:
-        async with router(tmp_path, silent, first_byte_timeout=0.2) as setup:
+        async with router(tmp_path, silent, first_byte_timeout=0.2, answer_timeout=0.2) as setup:
             for stream in (False, True):
                 reply = await setup.client.post("/v1/completions", json={**ASK, "stream": stream})
                 assert reply.status_code == 504
@@ -188,8 +61,10 @@ def test_a_stream_that_breaks_ends_with_an_error_event(tmp_path: Path) -> None:
 def test_whatever_breaks_at_the_lean_engine_the_large_one_answers(
     tmp_path: Path, behaviour: Handler, stream: bool
 ) -> None:
+    judged = {"strategy": "Cascade", "policy": made("cascade")}
+
     async def scenario() -> None:
-        async with router(tmp_path, fine, lean=behaviour) as setup:
+        async with router(tmp_path, fine, lean=behaviour, rules=judged) as setup:
             reply = await setup.client.post("/v1/completions", json={**ASK, "stream": stream})
             assert reply.status_code == 200
             assert reply.headers["x-leanmodel-route"] == "escalated"

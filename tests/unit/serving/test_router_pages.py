@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_router_broken_engine import fine, router
+from router_double import fine, router
 
 KEY = "0123456789abcdef"
 TOKEN = {"authorization": "Bearer internal-token"}

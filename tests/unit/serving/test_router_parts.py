@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from leanmodel_api.policy import Certificate, LinearHead, PartSizes, Policy, Predictor, Scope, SignalSpec
-from leanmodel_api.router import Backend, RouterSettings
+from leanmodel_api.router import Backend, Resilience, RouterSettings
 from leanmodel_serving.engines.guard import guarded
 from leanmodel_serving.router.ask import Ask
 from leanmodel_serving.router.breaker import Breaker
@@ -103,7 +103,7 @@ def test_an_artifact_that_is_not_the_certified_one_is_out_of_scope() -> None:
 
 def test_the_breaker_opens_rests_and_lets_one_try() -> None:
     clock = Clock()
-    breaker = Breaker(failures=3, rest_s=5.0, clock=clock)
+    breaker = Breaker(Resilience(failures=3, open_seconds=5.0), clock=clock)
     for _ in range(2):
         breaker.saw(ok=False)
     assert breaker.allows()

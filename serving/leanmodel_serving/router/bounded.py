@@ -1,0 +1,56 @@
+"""Bounds on a request's time: until its body is here, and until its answer is out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from leanmodel_api.router import RouterLimits
+
+from .errors import ApiError, error_body
+from .http import Answer
+from .sse import DONE, event
+
+BODY_S = 60.0
+T = TypeVar("T")
+
+
+async def within(limits: RouterLimits, body: Awaitable[T]) -> T:
+    """Return a request's body.
+
+    Raises:
+        ApiError: 408, it takes too long to come.
+    """
+    seconds = limits.body_timeout or BODY_S
+    try:
+        async with asyncio.timeout(seconds):
+            return await body
+    except TimeoutError:
+        raise ApiError(
+            408, f"the body did not come within {seconds:g} s; send it at once", kind="timeout_error", code="body_timeout"
+        ) from None  # fmt: skip
+
+
+async def in_time(limits: RouterLimits, work: Awaitable[None], answer: Answer) -> None:
+    """Carry a request out; a stream that takes too long ends with an error event.
+
+    Raises:
+        ApiError: 504, it took too long, and nothing was sent yet.
+    """
+    seconds = limits.request_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        error = ApiError(
+            504, f"the answer took more than {seconds:g} s; ask for fewer tokens", kind="timeout_error",
+            code="request_timeout",
+        )  # fmt: skip
+        if not answer.begun:
+            raise error from None
+        if not answer.finished:
+            answer.status = 504  # for the metrics: the client saw a 200, and then an error event
+            await answer.write(event(error_body(error.message, error.kind, error.code)))
+            await answer.write(event(DONE))
+            await answer.end()

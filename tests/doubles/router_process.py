@@ -1,0 +1,53 @@
+"""The real router app in a process of its own, behind uvicorn: what a replica is, without Ray around it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import uvicorn
+
+from leanmodel_serving.host.processes import die_with_parent
+from leanmodel_serving.ledger.clerk import Clerk
+from leanmodel_serving.ledger.file import opened
+from leanmodel_serving.metrics import METRICS, Meters
+from leanmodel_serving.router.app import RouterApp
+from leanmodel_serving.router.snapshot import SettingsFile
+from leanmodel_serving.router.upstream import Upstream
+
+
+class Silent:
+    """A metric that nobody reads."""
+
+    def inc(self, value: float, labels: dict[str, str]) -> None:
+        del value, labels
+
+    observe = set = inc
+
+
+async def main(folder: Path, port: int) -> None:
+    clerk = Clerk(opened(folder / "ledger.db"))
+    meters = Meters({row.name: Silent() for row in METRICS})
+    settings = SettingsFile(folder / "router.json")
+    app = RouterApp(settings, Upstream("engines"), meters, "internal", clerk=clerk, keys=folder / "keys")
+    watch = asyncio.create_task(app.watch())
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off"
+        )
+    )
+    await server.serve()
+    watch.cancel()
+    clerk.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("port", type=int)
+    given = parser.parse_args()
+    die_with_parent(signal.SIGKILL, os.getppid())
+    asyncio.run(main(given.folder, given.port))
