@@ -13,7 +13,7 @@ from leanmodel_api.base import number
 from leanmodel_api.datasets import DataSet
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
-from leanmodel_api.steps import Distill, Prune, TrainingFields
+from leanmodel_api.steps import Distill, Factorize, Heal, Prune, TrainingFields
 
 STAGES = ("compress-large", "serve-large", "compress-lean", "serve-lean", "prove")
 """The stages in order; a lean model that is brought along or absent has fewer."""
@@ -26,6 +26,8 @@ BACKWARD = 2.0
 """A backward pass costs about two forward ones."""
 ASK = 0.95
 """A request to the engine against a forward pass of a training row: decoding and HTTP, but in bf16 and batched."""
+UNIT_WORK = {"Neurons": 0.7, "Heads": 0.3}
+"""What all of a layer's neurons, or heads, are of its computation, about; only first guesses rest on it."""
 LAYERS = 30
 """Layers that the large model is taken to have before anything has read it; only first guesses rest on it."""
 
@@ -78,7 +80,7 @@ class Timeline:
         if stage == "compress-lean":
             passes = 0.0
             for step in (spec.lean and spec.lean.steps) or []:
-                if isinstance(step, Distill) and data is not None:
+                if isinstance(step, Distill | Heal) and data is not None:
                     count = _examples(data, self.size, step)
                     passes += count * (1 + number(step.epochs) * small * (1 + BACKWARD))
             return JOB_SECONDS + passes * self.pass_seconds
@@ -136,6 +138,11 @@ def lean_share(model: LeanModel) -> float:
     """Return the lean model's compute as a share of the large one's, as far as the manifest tells."""
     share = 1.0
     for step in (model.spec.lean and model.spec.lean.steps) or []:
-        if isinstance(step, Prune):
+        # Zeros are computed like any other weight.
+        if isinstance(step, Prune) and step.method == "Depth":
             share *= 1 - number(step.ratio) if step.ratio else min(1.0, (step.keep_layers or 1) / LAYERS)
+        elif isinstance(step, Factorize):
+            share *= 1 - number(step.ratio or "0")
+        elif isinstance(step, Prune) and step.method in UNIT_WORK:
+            share *= 1 - UNIT_WORK[step.method] * number(step.ratio or "0")
     return max(share, 0.1)

@@ -21,7 +21,18 @@ EXIT_CODES = """exit codes:
   130  ended by Ctrl-C; no process is left behind
 """
 
-COMMANDS = ("validate", "up", "status", "report", "down", "compress", "calibrate", "evaluate-policy")
+COMMANDS = (
+    "validate",
+    "estimate",
+    "up",
+    "status",
+    "report",
+    "down",
+    "compress",
+    "calibrate",
+    "evaluate-policy",
+    "keys",
+)
 
 
 def parser() -> argparse.ArgumentParser:

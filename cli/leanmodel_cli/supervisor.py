@@ -110,7 +110,7 @@ class Supervisor:
         side = self.serve.observe()
         seen = replace(
             self.seen, large_serves=side.answers("Large"), lean_serves=side.answers("Lean"), routed=side.routed,
-            url=side.url, metrics_url=side.metrics_url, cost=side.cost or self.seen.cost,
+            url=side.url, metrics_url=side.metrics_url, cost=side.cost or self.seen.cost, alarms=side.alarms,
         )  # fmt: skip
         for stage, role in (("serve-large", "Large"), ("serve-lean", "Lean")):
             result = seen.large if role == "Large" else seen.lean

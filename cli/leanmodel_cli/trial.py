@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from leanmodel_api.classification import task_of
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
 from leanmodel_api.sources import file_path
@@ -15,7 +16,10 @@ _LONG = 200
 
 
 def trial(model: LeanModel, base_dir: str) -> str:
-    """Return the messages of a request to try, as JSON; a file that cannot be read makes it a general one."""
+    """Return the messages (a classifier: the text) of a request to try, as JSON.
+
+    A file that cannot be read makes it a general one.
+    """
     data = evaluation_data(model.spec)
     messages: list[dict[str, str]] = []
     values: dict[str, str] = {}
@@ -30,7 +34,10 @@ def trial(model: LeanModel, base_dir: str) -> str:
         messages.append({"role": "system", "content": data.prompt.system})
     template = (data.prompt.user or data.prompt.text or "Hello") if data is not None else "Hello"
     text = re.sub(r"{([A-Za-z_][A-Za-z0-9_]*)}", lambda match: values.get(match[1], "Hello"), template)
-    messages.append({"role": "user", "content": re.sub(r"['\"\\\n]", " ", text)[:_LONG].strip()})
+    asked = re.sub(r"['\"\\\n]", " ", text)[:_LONG].strip()
+    if task_of(model.spec) is not None:
+        return json.dumps(asked)
+    messages.append({"role": "user", "content": asked})
     return json.dumps(messages)
 
 

@@ -6,10 +6,12 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from leanmodel_routing.calibration import calibrate
+from leanmodel_api.policy import Scope
 from leanmodel_routing.io import read_records
+from leanmodel_routing.policies import STRATEGIES
+from leanmodel_routing.routing_calibration import calibrate_routing
 
-from ..offline import emit, evaluation_lines, fraction
+from ..offline import dollars, emit, evaluation_lines, fraction, policy_lines, tokens
 
 HELP = "fit and certify a routing policy on records of both models"
 
@@ -18,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "--records", type=Path, required=True, metavar="R.jsonl",
-        help="JSON lines {prompt, lean_quality, large_quality, lean_answer?, lean_logprobs?, lean_cost?, large_cost?, group?}",
+        help="JSON lines {prompt, lean_quality, large_quality, lean_answer?, lean_logprobs?, lean_cost?, large_cost?, lean_latency?, large_latency?, group?}",
     )  # fmt: skip
     parser.add_argument(
         "--retain",
@@ -33,6 +35,22 @@ def arguments(parser: ArgumentParser) -> None:
         "--seed", type=int, default=0, help="seed of the split into fit, certify and report (default: 0)"
     )
     parser.add_argument(
+        "--strategy", choices=list(STRATEGIES), action="append", metavar="NAME",
+        help=f"strategy to choose among, may be repeated: {', '.join(STRATEGIES)} (default: all, by their cost)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--usd-per-second", type=dollars, default=0.0, metavar="USD",
+        help="what a second of a request's latency is worth when strategies are compared (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--per-group", action="store_true",
+        help="keep the promise for each group of the records; small groups go to the large model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hold-back", type=tokens, metavar="TOKENS",
+        help="decide on so many first tokens of a lean answer (default: on the whole)",
+    )  # fmt: skip
+    parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the policy there (default: standard output)"
     )
 
@@ -40,10 +58,18 @@ def arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Calibrate and write the policy with its evaluation; return 0 whether or not something was certified."""
     records, notes = read_records(arguments.records)
-    result = calibrate(records, retain=arguments.retain, confidence=arguments.confidence, seed=arguments.seed)
+    result = calibrate_routing(
+        records,
+        retain=arguments.retain,
+        confidence=arguments.confidence,
+        seed=arguments.seed,
+        strategies=arguments.strategy or tuple(STRATEGIES),
+        usd_per_second=arguments.usd_per_second,
+        per_group=arguments.per_group,
+        scope=Scope(decision=Scope.reading(arguments.hold_back)),
+    )
     document = result.document()
     document["notes"] = [*notes, *document["notes"]]
-    emit(
-        json.dumps(document, indent=2), arguments.out, evaluation_lines(result.evaluation, document["notes"])
-    )
+    lines = evaluation_lines(result.evaluation, document["notes"]) + policy_lines(result.policy)
+    emit(json.dumps(document, indent=2), arguments.out, lines)
     return 0

@@ -11,7 +11,9 @@ from pathlib import Path
 from leanmodel_api.errors import LeanModelError
 from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import parse
+from leanmodel_api.steps import GGUF_FILE
 from leanmodel_operator.jobs import large_plan, lean_plan
+from leanmodel_store.artifacts import Store
 
 from ..jobs import compress_command, describe_failure, early_check, inputs_key, store_root
 from ..processes import Child
@@ -47,10 +49,22 @@ def run(arguments: Namespace) -> int:
     later = lean_plan(model, large, cores, base_dir)
     if later is not None:
         lean = run_job(run, later, store, arguments.progress)
-        print(
-            f"lean:  {lean.artifact} ({lean.bytes / 1e6:.1f} MB, {lean.bytes / large.bytes:.1%} of the large one's bytes)"
-        )
+        for line in said(lean, large, Store(store).open(lean.artifact).path):
+            print(line)
     return 0
+
+
+def said(lean: CompressResult, large: CompressResult, folder: Path) -> list[str]:
+    """Return what a person is told of a lean model in a folder of the store.
+
+    What is made for other machines is fetched by hand, so its place is said, too.
+    """
+    share = f"{lean.bytes / large.bytes:.1%} of the large one's bytes"
+    lines = [f"lean:  {lean.artifact} ({lean.bytes / 1e6:.1f} MB, {share})"]
+    edge = folder / GGUF_FILE
+    if edge.exists():
+        lines.append(f"GGUF:  {edge} ({edge.stat().st_size / 1e6:.1f} MB)")
+    return lines
 
 
 def run_job(

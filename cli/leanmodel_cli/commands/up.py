@@ -13,6 +13,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import IO, Any
 
+from leanmodel_api.classification import EMBEDDING, TASK
 from leanmodel_api.errors import InputError, Issue, LeanModelError
 from leanmodel_api.report import ProveReport
 from leanmodel_api.resource import LeanModel
@@ -20,6 +21,7 @@ from leanmodel_api.resource import LeanModel
 from ..display import Display
 from ..ports import check_port
 from ..processes import compression_python
+from ..provider_key import check_provider_key
 from ..runs import Run, read_json, read_manifest, write_atomic
 from ..table import report_lines
 from .down import end
@@ -50,6 +52,7 @@ def run(arguments: Namespace) -> int:
     if run.supervisor() is not None:
         return _already_up(run, settings, arguments.detach)
     compression_python_or_error(model)
+    check_provider_key(model)
     check_port(settings["port"])
     run.root.mkdir(parents=True, exist_ok=True)
     run.root.chmod(0o700)
@@ -181,10 +184,18 @@ def _outcome(run: Run, display: Display) -> int:
 def _next_commands(run: Run, resource: dict[str, Any]) -> None:
     url, name = resource["status"].get("url", ""), resource["metadata"]["name"]
     command = os.environ.get("LEANMODEL_COMMAND", "leanmodel")
-    body = f'{{"model": "{name}", "messages": {resource.get("trial", "[]")}}}'
+    task = resource["spec"].get("task")
+    # vLLM's classification endpoint stands beside /v1, not below it.
+    own = {TASK: f"{url.removesuffix('/v1')}/classify", EMBEDDING: f"{url}/embeddings"}
+    path = own.get(task, f"{url}/chat/completions")
+    field = "input" if task in own else "messages"
+    keyed = resource["spec"].get("serving", {}).get("router", {}).get("access") == "Keys"
+    key = " -H 'authorization: Bearer KEY'" if keyed else ""
+    make = f"  {command} keys create TENANT {name}\n" if keyed else ""
+    body = f'{{"model": "{name}", "{field}": {resource.get("trial", "[]")}}}'
     print(
-        f"\nthe endpoint is up: {url}\n\nnext:\n"
-        f"  curl -si {url}/chat/completions -H 'content-type: application/json' -d '{body}'\n"
+        f"\nthe endpoint is up: {url}\n\nnext:\n{make}"
+        f"  curl -si {path}{key} -H 'content-type: application/json' -d '{body}'\n"
         f"  {command} status {name}\n  {command} report {name}\n  {command} down {name}\n",
         flush=True,
     )
