@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from leanmodel_api.plan import CompressPlan, CompressResult, ProvePlan, RevisionRef
-from leanmodel_api.policy import Policy
 from leanmodel_api.resource import LeanModel
+from leanmodel_api.routing_policy import AnyPolicy
 from leanmodel_api.serving import ModelServing, Price
 
 from .jobs import large_plan, lean_plan, prove_plan, revision
@@ -40,7 +40,7 @@ class Desired:
 
     job: CompressPlan | ProvePlan | None
     served: tuple[Served, ...]
-    policy: Policy | None
+    policy: AnyPolicy | None
     lean: RevisionRef | None
     settled: bool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leanmodel_api.base import quantity
+from leanmodel_api.classification import task_of
 from leanmodel_api.plan import CompressPlan, CompressResult, JobLimits, ProvePlan, RevisionRef
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
@@ -20,8 +21,8 @@ def large_plan(model: LeanModel, cores: int, base_dir: str) -> CompressPlan:
     """Return the plan that fetches (and adapts) the large model."""
     spec = model.spec
     return CompressPlan(
-        name=model.metadata.name, role="Large", source=spec.large.source, finetune=spec.large.finetune,
-        data_sets=spec.data_sets, max_model_length=spec.serving.large.max_model_length, seed=spec.seed,
+        name=model.metadata.name, role="Large", task=task_of(spec), source=spec.large.source, finetune=spec.large.finetune,
+        data_sets=spec.data_sets, proof_data_set=_proof(model), max_model_length=spec.serving.large.max_model_length, seed=spec.seed,
         limits=limits(model, cores), base_dir=base_dir,
     )  # fmt: skip
 
@@ -38,11 +39,17 @@ def lean_plan(
         return None
     base = large.artifact if large is not None and lean.steps else None
     return CompressPlan(
-        name=model.metadata.name, role="Lean", source=lean.source, steps=lean.steps or [],
+        name=model.metadata.name, role="Lean", task=task_of(model.spec), source=lean.source, steps=lean.steps or [],
         base=base, teacher=base,
-        data_sets=model.spec.data_sets, max_model_length=model.spec.serving.lean.max_model_length,
+        data_sets=model.spec.data_sets, proof_data_set=_proof(model), max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
     )  # fmt: skip
+
+
+def _proof(model: LeanModel) -> str | None:
+    """Return the name of the proof's data set, where there are others that steps could learn from."""
+    data = evaluation_data(model.spec) if model.spec.lean is not None else None
+    return data.name if data is not None and len(model.spec.data_sets) > 1 else None
 
 
 def revision(result: CompressResult) -> RevisionRef:
@@ -67,8 +74,8 @@ def prove_plan(
     if data is None:
         raise ValueError("spec.evaluation.dataSet: there is no data set to prove on")
     return ProvePlan(
-        name=model.metadata.name, large=revision(large), lean=revision(lean), data_set=data,
-        evaluation=spec.evaluation, routing=spec.routing, engine=engine, seed=spec.seed, base_dir=base_dir,
+        name=model.metadata.name, task=task_of(spec), large=revision(large), lean=revision(lean), data_set=data,
+        evaluation=spec.evaluation, routing=spec.routing.proven(), engine=engine, seed=spec.seed, base_dir=base_dir,
         large_price=spec.pricing.large if spec.pricing else None,
         lean_price=spec.pricing.lean if spec.pricing else None, steps=[*large.steps, *lean.steps],
     )  # fmt: skip

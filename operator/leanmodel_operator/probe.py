@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterable, Sequence
 
 from leanmodel_api.base import fmt
+from leanmodel_api.classification import TASK, Task
+from leanmodel_api.router import Broken
 from leanmodel_api.status import CostSummary
 
 GENERATION_SECONDS = 60.0
@@ -19,16 +21,23 @@ COST = "ray_leanmodel_cost_usd_total"
 COUNTERFACTUAL = "ray_leanmodel_counterfactual_cost_usd_total"
 
 
-def generates(endpoint: str, model: str, revision: str, token: str) -> bool:
-    """Return whether one token came out of a revision, asked through the router: a fact no status can stand in for."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+def generates(endpoint: str, model: str, revision: str, token: str, task: Task | None = None) -> bool:
+    """Return whether one token (a classifier: one label) came out of a revision, asked through the router.
+
+    A fact no status can stand in for.
+    """
+    chat = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    path, field, body = ("/v1/chat/completions", "choices", chat)
+    if task is not None:
+        own = "/classify" if task == TASK else "/v1/embeddings"
+        path, field, body = (own, "data", {"model": model, "input": "Hello"})
     request = urllib.request.Request(
-        f"{endpoint}/internal/revisions/{revision}/v1/chat/completions", data=json.dumps(body).encode(),
+        f"{endpoint}/internal/revisions/{revision}{path}", data=json.dumps(body).encode(),
         headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
     )  # fmt: skip
     try:
         with urllib.request.urlopen(request, timeout=GENERATION_SECONDS) as answer:
-            return bool(json.load(answer).get("choices"))
+            return bool(json.load(answer).get(field))
     except (urllib.error.URLError, OSError, ValueError, AttributeError):
         return False
 
@@ -38,6 +47,15 @@ def settings_in_force(endpoint: str) -> int | None:
     try:
         with urllib.request.urlopen(f"{endpoint}/healthz", timeout=QUESTION_SECONDS) as answer:
             return int(json.load(answer)["generation"])
+    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def broken(endpoint: str) -> Broken | None:
+    """Return what the router's monitors have found broken, which may be nothing; None when it does not say."""
+    try:
+        with urllib.request.urlopen(f"{endpoint}/healthz", timeout=QUESTION_SECONDS) as answer:
+            return Broken.model_validate(json.load(answer)["broken"])
     except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError):
         return None
 

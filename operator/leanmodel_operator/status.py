@@ -9,6 +9,7 @@ from leanmodel_api.base import fmt
 from leanmodel_api.plan import CompressResult, RevisionRef
 from leanmodel_api.report import Estimate, ProveReport
 from leanmodel_api.resource import LeanModel
+from leanmodel_api.router import RouterSettings
 from leanmodel_api.status import (
     Condition,
     ConditionType,
@@ -36,6 +37,7 @@ class Observed:
         stopped: whether the user ended it.
         working: whether a Job is under way; one that began before spec.suspend goes on.
         answering: whether anything answers requests now, of whatever revision.
+        alarms: words of the monitors by which the router finds its promise broken, and sends everything large.
         stable: the lean revision of before, which keeps its traffic while this generation's is made.
     """
 
@@ -49,6 +51,7 @@ class Observed:
     stopped: bool = False
     working: bool = False
     answering: bool = False
+    alarms: tuple[str, ...] = ()
     stable: RevisionRef | None = None
     progress: Progress | None = None
     cost: CostSummary | None = None
@@ -197,6 +200,8 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
     rows.append(
         ("Degraded", "True", "GateFailed" if gate else "Failed", reason)
         if gate or seen.failure
+        else ("Degraded", "True", "PromiseBroken", _broken(seen.alarms))
+        if seen.alarms
         else ("Degraded", "False", "AsDeclared", "")
     )
     rows.append(
@@ -210,6 +215,19 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
         )
     )
     return rows
+
+
+def alarm_words(router: RouterSettings | None) -> tuple[str, ...]:
+    """Return what the router's settings record as found broken, in words."""
+    found = router.broken if router is not None else None
+    return tuple(f"{name}: {words}" for name, words in sorted(found.alarms.items())) if found else ()
+
+
+def _broken(alarms: tuple[str, ...]) -> str:
+    return (
+        f"the router sends everything to the large model, since {'; '.join(alarms)}: put records like today's into "
+        "spec.dataSets, which proves anew"
+    )
 
 
 def _proven(seen: Observed, failed_step: str, failure: str) -> tuple[ConditionType, State, str, str]:

@@ -186,15 +186,21 @@ class Life:
 
     def rest(self) -> None:
         """Waits until what was only needed on the way is gone: Jobs, their pods and plans, dark revisions."""
+        last: object = None
 
         def quiet() -> bool:
-            if any(entry.startswith(("Job/", "Pod/")) for entry in self.left()):
+            nonlocal last
+            if last := [entry for entry in self.left() if entry.startswith(("Job/", "Pod/"))]:
                 return False
             serve = self.api.get("ray.io/v1", "RayService", names.rayservice(self.name), self.namespace)
             up = {a["name"] for a in json.loads(serve["spec"]["serveConfigV2"])["applications"]} - {"router"}
+            last = f"applications {sorted(up)} where users get {sorted(self.traffic())}"
             return up == self.traffic()
 
-        until(quiet, "what was only needed on the way is gone", READY_SECONDS)
+        try:
+            until(quiet, "what was only needed on the way is gone", READY_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; of {self.name}: {last}; status {self.body()['status']}") from None
 
 
 def state(status: Object, kind: str) -> str:

@@ -97,3 +97,9 @@ def test_rules_are_taken_away_as_they_were_put(tmp_path):
     for rule in host.rules(layout.Layout(tmp_path, layout.LINKS[0])):
         put, gone = host.iptables("-I", rule), host.iptables("-D", rule)
         assert [a for a, b in zip(put, gone, strict=True) if a != b] == ["-I"]
+
+
+def test_a_machine_that_gives_no_cgroups_is_told_as_such(tmp_path):
+    assert "none are mounted" in host.refused("tmpfs /tmp tmpfs rw 0 0\n")
+    gone = tmp_path / "cgroup"
+    assert str(gone) in host.refused(f"cgroup2 {gone} cgroup2 ro 0 0\n")

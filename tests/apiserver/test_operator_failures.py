@@ -76,6 +76,18 @@ def test_an_image_that_does_not_exist_is_named_and_needs_no_new_manifest(life, o
     assert life.traffic() != first and life.doubled() == [] and life.books.dropped == []
 
 
+def test_a_corrected_image_setting_replaces_the_job_that_waits_for_the_wrong_one(life, operator):
+    one = operator("--compressor-image", "leanmodel/none:1").start()
+    life.how.waiting["compress-large"] = ("ErrImageNeverPull", 'image "leanmodel/none:1" is not present')
+    life.create()
+    life.reach(lambda status: "ImagePull" in str(status.get("conditions")), "the condition says so")
+    life.how.waiting.clear()  # for pods to come; the one that waits goes on waiting
+    assert one.stop() == 0
+    operator("--compressor-image", "leanmodel/some:1").start()
+    life.ready()
+    assert life.books.dropped == []
+
+
 def test_more_memory_tries_again_what_ran_out_of_it(life, operator):
     operator().start()
     life.how.failing["compress-large"] = (137, "OOMKilled", "")

@@ -41,6 +41,15 @@ def _here(model: LeanModel) -> Iterable[Issue]:
             claim(spec.store.uri)
         except ValueError as error:
             yield Issue("spec.store.uri", str(error), "write pvc://CLAIM or pvc://CLAIM/FOLDER")
+    if spec.serving.router.state is not None:
+        try:
+            claim(spec.serving.router.state)
+        except ValueError:
+            yield Issue(
+                "spec.serving.router.state",
+                f"found {spec.serving.router.state!r}, which is no claim",
+                "write pvc://CLAIM or pvc://CLAIM/FOLDER",
+            )
     try:
         inputs(model)
     except ValueError as error:

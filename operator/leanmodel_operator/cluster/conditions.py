@@ -68,6 +68,7 @@ def status(shown: Shown, now: str, before: Status | None) -> dict[str, Any]:
     proof = shown.found.proof
     observed = replace(
         shown.observed, cost=seen.facts.cost or (before.cost if before else None),
+        alarms=loop.alarm_words(shown.following),
         url=f"{where}/v1" if where else None, report_url=f"{where}/internal/reports/{proof}" if where and proof else None,
         progress=_progress(shown),
     )  # fmt: skip

@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any
 
 from leanmodel_api.resource import LeanModel
+from leanmodel_api.router import Broken
 from leanmodel_api.status import CostSummary
 
 from .. import probe
-from . import names, volumes
+from . import names, provider, volumes
 from .api import Api, ApiError
 from .mirror import Name
 from .observed import Facts, JobSeen, LogSeen, Observed, job_message, job_result
@@ -51,7 +52,9 @@ class _Known:
     in_force: tuple[str, int | None] = ("", None)
     logs: dict[str, tuple[float, LogSeen]] = field(default_factory=dict)
     inputs: tuple[float, str, str | None, str] | None = None
+    provider_key: tuple[float, str, str] = (0.0, "", "")
     cost: tuple[float, CostSummary | None] = (0.0, None)
+    broken: Broken | None = None
     inherited: bool = False
     running: set[str] = field(default_factory=set)
 
@@ -104,6 +107,7 @@ class Gatherer:
         return Facts(
             answers=answers, late=late, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
             tokens=bool(known.token), inputs=inputs, missing=missing, kuberay=self.kuberay, cost=known.cost[1],
+            broken=known.broken, provider_key=await self._provider_key(name, model, known),
         )  # fmt: skip
 
     # ------------------------------------------------------------ what serves
@@ -132,7 +136,7 @@ class Gatherer:
         if up and now - known.cost[0] > COST_SECONDS:
             known.cost = (now, known.cost[1])
             metrics = _filled(self._settings.metrics_endpoint, name, port)
-            self._start(name, known, "cost", partial(self._ask_costs, known, metrics))
+            self._start(name, known, "cost", partial(self._ask_watch, known, metrics, endpoint))
         return frozenset(revision for _, revision in known.answers)
 
     def _late(self, known: _Known, seen: Observed, answers: frozenset[str]) -> frozenset[str]:
@@ -164,10 +168,10 @@ class Gatherer:
             await loop.run_in_executor(self._threads, probe.settings_in_force, endpoint),
         )
 
-    async def _ask_costs(self, known: _Known, metrics: str) -> None:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, probe.costs, metrics, _COST_DIGITS
-        )
+    async def _ask_watch(self, known: _Known, metrics: str, endpoint: str) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, probe.costs, metrics, _COST_DIGITS)
+        known.broken = await loop.run_in_executor(self._threads, probe.broken, endpoint) or known.broken
         known.cost = (time.monotonic(), found or known.cost[1])
 
     # ------------------------------------------------------------ Jobs
@@ -227,6 +231,19 @@ class Gatherer:
             found = await self._api.get("ConfigMap", name[0], where.config_map)
             known.inputs = (now, asked, *digest_inputs(found, where, name[0]))
         return known.inputs[2], known.inputs[3]
+
+    async def _provider_key(self, name: Name, model: LeanModel | None, known: _Known) -> str:
+        """Return why the external provider's key is not there, in words; nothing of it is kept."""
+        secret = provider.key_secret(model)
+        if secret is None:
+            return ""
+        now = time.monotonic()
+        at, asked, words = known.provider_key
+        if asked != secret or now - at > INPUTS_SECONDS:
+            found = await self._api.get("Secret", name[0], secret)
+            words = provider.key_missing(found, secret, name[0])
+            known.provider_key = (now, secret, words)
+        return words
 
     # ------------------------------------------------------------ beside the loop
 
@@ -292,4 +309,4 @@ def _cluster(seen: Observed) -> str:
 
 def _state(known: _Known) -> Any:
     logs = {uid: log for uid, (_, log) in known.logs.items()}
-    return frozenset(known.answers), known.in_force, logs, known.cost[1]
+    return frozenset(known.answers), known.in_force, logs, known.cost[1], known.broken

@@ -19,6 +19,10 @@ from .trouble import Trouble, job_trouble
 Deletion = tuple[str, str, str]
 """Kind, name, uid."""
 
+NOT_BEGUN = ("ImagePull", "ContainerConfig", "Unschedulable")
+"""Troubles of a pod that does not run and will not by itself: once what it asks for is corrected, a Job's template
+still asks for the old, and nobody but us can replace it."""
+
 
 @dataclass(frozen=True)
 class JobPlan:
@@ -74,7 +78,14 @@ def plan_jobs(
             if work is not None and item.shape != job.shape(model, work, settings):
                 deletes += _gone(seen, item)
         elif (trouble := job_trouble(item)) is not None:
-            troubles.append(trouble)
+            if (
+                trouble.reason in NOT_BEGUN
+                and work is not None
+                and item.shape != job.shape(model, work, settings)
+            ):
+                deletes += _gone(seen, item)
+            else:
+                troubles.append(trouble)
     if found.fresh is not None:
         step, key, words = found.fresh
         creates.append(config.result_config(owner, step, key, key, failure=words))

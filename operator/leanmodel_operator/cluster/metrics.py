@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+RESULTS = ("ok", "retry", "error")
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -54,6 +55,8 @@ class Metrics:
             "leanmodel_operator_reconciles", "Turns of the loop by result: ok, retry or error.", ["result"],
             registry=self.registry,
         )  # fmt: skip
+        for result in RESULTS:  # there from the start, so that a first error is an increase and no new series
+            self.reconciles.labels(result=result)
         self.seconds = Histogram(
             "leanmodel_operator_reconcile_seconds",
             "Seconds of a turn.",

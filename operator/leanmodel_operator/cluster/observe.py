@@ -33,12 +33,35 @@ async def observe(
     seen = read(body, mirror.children(name), Facts())
     if body["metadata"].get("deletionTimestamp"):
         return body, seen
+    if await _look_again(api, mirror, name, str(body["metadata"]["uid"])):
+        seen = read(body, mirror.children(name), Facts())
     if podless(seen):  # each kind has a watch of its own: the Job's end can be known before its pod is
         for pod in await api.list("Pod", name[0], f"{SELECTOR},{LABEL_NAME}={name[1]}"):
             mirror.take("Pod", pod)
         seen = read(body, mirror.children(name), Facts())
     model, _ = accept(body)
     return body, replace(seen, facts=await gatherer.facts(name, model, seen, body.get("status") or {}))
+
+
+async def _look_again(api: Api, mirror: Mirror, name: Name, uid: str) -> bool:
+    """List kinds without a watch anew where something of an earlier LeanModel of the same name seems to be left.
+
+    It is collected within seconds, and no event says so: until the next resync it would seem to hold the name.
+    """
+    stale = {
+        child["kind"] for child in mirror.children(name)
+        if child["kind"] in LISTED
+        and all(owner.get("uid") != uid for owner in child["metadata"].get("ownerReferences", ()))
+    }  # fmt: skip
+    for kind in stale:
+        items = await api.list(kind, name[0], f"{SELECTOR},{LABEL_NAME}={name[1]}")
+        there = {item["metadata"]["name"] for item in items}
+        for child in mirror.children(name):
+            if child["kind"] == kind and child["metadata"]["name"] not in there:
+                mirror.forget(name, kind, child["metadata"]["name"])
+        for item in items:
+            mirror.take(kind, item)
+    return bool(stale)
 
 
 async def prime(api: Api, mirror: Mirror, namespaces: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from leanmodel_api.progress import ProgressLine
-from leanmodel_api.router import RouterSettings
+from leanmodel_api.router import Broken, RouterSettings
 from leanmodel_api.status import CostSummary
 
 from ..jobshell import unpack
@@ -95,6 +95,8 @@ class Facts:
         taken: objects that are not ours and have names that we need.
         kuberay: whether the API server knows RayServices.
         cost: the router's money, rounded.
+        broken: what the router's monitors have found broken; None while it has not said.
+        provider_key: why the external provider's key is not there, in words; never anything of the key.
     """
 
     answers: frozenset[str] = frozenset()
@@ -107,6 +109,8 @@ class Facts:
     taken: frozenset[Key] = frozenset()
     kuberay: bool = True
     cost: CostSummary | None = None
+    broken: Broken | None = None
+    provider_key: str = ""
 
 
 @dataclass(frozen=True)

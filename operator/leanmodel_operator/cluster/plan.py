@@ -16,15 +16,15 @@ from leanmodel_api.status import Status
 from .. import status as loop
 from ..desired import Desired, desired
 from ..jobs import revision
-from . import conditions, jobs, names, served, volumes
+from . import conditions, jobs, names, provider, served, volumes
 from .accept import accept
 from .candidate import ALL_CORES, Candidate, candidate, engine_facts, pinned_image
 from .children import access, config
 from .children.owner import Owner
 from .observed import Key, Observed
 from .settings import Settings
-from .traffic import next_traffic
-from .trouble import Trouble, serve_troubles, start_too_slow
+from .traffic import joined, next_traffic
+from .trouble import Trouble, replica_lost, serve_troubles, start_too_slow
 
 WAIT_FOR_NAMES = 3.0
 LOOK_AGAIN = 2.0
@@ -84,7 +84,9 @@ def plan(body: Mapping[str, Any], seen: Observed, settings: Settings, now: str) 
     model, issues = accept(dict(body))
     if model is None:
         refused = conditions.refused(body, issues, seen, before, now)
-        return _said(Plan(status=refused, requeue_after=None), before, refused)
+        return _said(
+            Plan(applies=provider.closed(body, seen), status=refused, requeue_after=None), before, refused
+        )
     return _planned(model, seen, settings, now, before)
 
 
@@ -101,7 +103,7 @@ def _planned(model: LeanModel, seen: Observed, settings: Settings, now: str, bef
         model, _for_decision(found, seen), cores=ALL_CORES, base_dir=volumes.INPUTS_PATH,
         engine=engine_facts(model, image),
     )  # fmt: skip
-    following = next_traffic(model, seen.router, wanted, found.report, seen.facts.answers)
+    following = next_traffic(model, seen.router, wanted, found.report, seen.facts.answers, seen.facts.broken)
     work = jobs.plan_jobs(owner, model, seen, settings, found, jobs.stage_of(wanted.job))
     creates = [*_foundation(owner, model, seen, settings), *work.creates]
     applies: list[dict[str, Any]] = []
@@ -152,7 +154,7 @@ def _for_decision(found: Candidate, seen: Observed) -> loop.Observed:
     answers = seen.facts.answers
     return loop.Observed(
         large=large, lean=lean, report=report,
-        large_serves=large is not None and revision(large).name in answers,
+        large_serves=large is not None and (revision(large).name in answers or joined(seen.router, revision(large).name)),
         lean_serves=lean is not None and revision(lean).name in answers,
         failure=(failure.step, failure.message) if failure else None, routed=_routed(found, seen),
     )  # fmt: skip
@@ -215,7 +217,9 @@ def _missing(seen: Observed, settings: Settings, before: Status | None, blocked:
                 "the API server knows no RayService: install KubeRay 1.6 or newer with its CRDs",
             )
         )
-    if _interrupted(seen, before):
+    lost = [words for name in sorted(with_traffic(seen)) if (words := replica_lost(seen.serve, name))]
+    found += [Trouble("serve", "ReplicaLost", words) for words in lost]
+    if _interrupted(seen, before) and not lost:
         redis = (
             ""
             if settings.redis_address
@@ -233,6 +237,8 @@ def _missing(seen: Observed, settings: Settings, before: Status | None, blocked:
         found.append(Trouble("serve", "StartSlow", words))
     if seen.facts.missing:
         found.append(Trouble("compress-large", "InputsMissing", seen.facts.missing))
+    if seen.facts.provider_key:
+        found.append(Trouble("serve", "ProviderKeyMissing", seen.facts.provider_key))
     if blocked:
         words = ", ".join(f"{kind} {name}" for kind, name in blocked[:3])
         found.append(
@@ -251,7 +257,7 @@ def _interrupted(seen: Observed, before: Status | None) -> bool:
         return False
     served_before = next((c for c in before.conditions if c.type == "Serving"), None) if before else None
     return served_before is not None and (
-        served_before.status == "True" or served_before.reason == "Restarting"
+        served_before.status == "True" or served_before.reason in ("Restarting", "ReplicaLost")
     )
 
 
@@ -266,7 +272,9 @@ def _requeue(
     asked = following is not None and (
         not _confirmed(seen) or any(b.revision not in seen.facts.answers for b in following.backends())
     )
-    return LOOK_AGAIN if asked or any(job.state == "Running" for job in seen.jobs) else None
+    if asked or any(job.state == "Running" for job in seen.jobs):
+        return LOOK_AGAIN
+    return 30.0 if seen.facts.provider_key else None
 
 
 def _said(result: Plan, before: Status | None, status: dict[str, Any]) -> Plan:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leanmodel_api.failure import last_words
+
 API_VERSION = "ray.io/v1"
 KIND = "RayService"
 PLURAL = "rayservices"
@@ -107,7 +109,7 @@ def _port(spec: Mapping[str, Any]) -> int:
 def _message(app: Mapping[str, Any]) -> str:
     parts = [str(app.get("message") or "")]
     parts += [str(d.get("message") or "") for d in (app.get("serveDeploymentStatuses") or {}).values()]
-    return " ".join(part for part in parts if part)[-2000:]
+    return last_words(" ".join(part for part in parts if part))
 
 
 def serve_config(applications: Iterable[Mapping[str, Any]]) -> str:
@@ -140,6 +142,13 @@ def application(
     return {
         "name": name, "import_path": import_path, "route_prefix": prefix, "args": dict(args), "deployments": [options],
     }  # fmt: skip
+
+
+def head_mounts(config: Mapping[str, Any]) -> set[str]:
+    """Return the paths that a cluster's head has mounts at."""
+    spec = config.get("headGroupSpec", {}).get("template", {}).get("spec", {})
+    found = [container for container in spec.get("containers", ()) if container.get("name") == HEAD_CONTAINER]
+    return {str(mount.get("mountPath")) for container in found for mount in container.get("volumeMounts", ())}
 
 
 def scaling(low: int, high: int) -> dict[str, Any]:

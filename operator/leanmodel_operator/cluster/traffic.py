@@ -11,11 +11,12 @@ from collections.abc import Collection
 
 from leanmodel_api.report import ProveReport
 from leanmodel_api.resource import LeanModel
-from leanmodel_api.router import Backend, RouterSettings
+from leanmodel_api.router import Backend, Broken, RouterSettings
 
 from ..desired import Desired
-from ..router import router_settings
+from ..router import declared, router_settings
 from ..status import lean_admitted
+from .children.pods import provider_key_file
 from .children.serving import engine_url
 
 
@@ -25,6 +26,7 @@ def next_traffic(
     wanted: Desired,
     report: ProveReport | None,
     answers: Collection[str],
+    broken: Broken | None = None,
 ) -> RouterSettings | None:
     """Return the router's next settings; the present ones, generation included, when nothing changes.
 
@@ -33,17 +35,27 @@ def next_traffic(
         wanted: what this generation wants served.
         report: this generation's proof.
         answers: revisions through which a generation has gone.
+        broken: what the router's monitors have found; recorded, so that it outlives the router's pod.
 
     Returns:
         None while there is nothing to serve yet.
     """
-    draft = router_settings(model, wanted, report, engine_url, 0)
+    draft = router_settings(model, wanted, report, engine_url, 0, provider_key_file)
     if now is None:
         return draft.model_copy(update={"generation": 1}) if draft is not None else None
-    chosen = _chosen(model, now, draft, report, answers)
+    chosen = _recorded(_chosen(model, now, draft, report, answers), now, broken)
+    # Whoever gets the traffic: who may ask for how much, who may be asked outside, and how long anybody is waited for
+    # hold at once.
+    chosen = chosen.model_copy(update=declared(model.spec, provider_key_file))
     if chosen.model_copy(update={"generation": now.generation}) == now:
         return now
     return chosen.model_copy(update={"generation": now.generation + 1})
+
+
+def _recorded(chosen: RouterSettings, now: RouterSettings, seen: Broken | None) -> RouterSettings:
+    """Keep on record that a promise is broken, as long as the policy that made it is in force."""
+    found = next((one for one in (seen, now.broken) if one is not None and one.about(chosen.policy)), None)
+    return chosen.model_copy(update={"broken": found})
 
 
 def _chosen(
@@ -89,3 +101,12 @@ def _kept(model: LeanModel, now: RouterSettings, dark: list[Backend]) -> RouterS
     return now.model_copy(
         update={"large": large, "lean": lean, "dark": [item for item in dark if item.revision not in used]}
     )
+
+
+def joined(router: RouterSettings | None, large: str) -> bool:
+    """Return whether a lean revision has come up beside a large one, which then has served.
+
+    A large model that cannot be asked for a moment (under a proof's load, say) is no reason to take the lean one down
+    and bring it up again: they come back together.
+    """
+    return router is not None and router.large.revision == large and bool(router.lean or router.dark)

@@ -154,6 +154,22 @@ def application_failure(serve: ServeSeen | None, revision: str) -> str:
     )
 
 
+def replica_lost(serve: ServeSeen | None, revision: str) -> str:
+    """Return that Serve replaces a replica which no longer does its work; empty when all of them do.
+
+    Serve keeps the reason in the log of its controller. The one that a manifest puts right is memory: Ray ends a
+    replica whose pod comes near its limit, before the kernel would, and the pod itself goes on.
+    """
+    seen = serve.active.get(revision) if serve is not None else None
+    if seen is None or seen.status != "UNHEALTHY":
+        return ""
+    return (
+        f"Serve replaces a replica of {revision} that failed its health check ({seen.message or 'it gave no reason'}): "
+        "if its pod was near its memory limit, Ray has ended it; raise "
+        f"spec.serving.{revision.partition('-')[0]}.resources.memory"
+    )
+
+
 def start_too_slow(serve: ServeSeen | None, revision: str, seconds: float) -> str:
     """Return that a revision has not answered in time, with what Serve says of it."""
     seen = serve.active.get(revision) if serve is not None else None

@@ -42,11 +42,13 @@ class World:
         self.verdict: Verdict = "Routed"
         self.broken: set[str] = set()  # revisions that do not start
         self.deaf: set[str] = set()  # revisions that run and do not answer
+        self.sick: set[str] = set()  # revisions that ran, and whose replica Serve replaces
         self.late: set[str] = set()  # revisions that have been starting for too long
         self.failing: dict[str, tuple[int, str]] = {}  # stage -> how its Job fails
         self.router_generation: int | None = None
         self.logs: dict[str, LogSeen] = {}
         self.inputs: str | None = "d1"
+        self.provider_key = ""
         self.down = False
         self.made: list[str] = []  # Jobs ever created
         self.digits: dict[str, str] = {}  # plan -> what its artifact is made of
@@ -65,6 +67,7 @@ class World:
             late=frozenset(self.late & reachable),
             router_generation=self.router_generation, logs=dict(self.logs),
             tokens=("Secret", "lm-spam-filter-tokens") in self.objects, inputs=self.inputs,
+            provider_key=self.provider_key,
         )  # fmt: skip
         return read(self.body, [copy.deepcopy(item) for item in self.objects.values()], facts)
 
@@ -177,8 +180,8 @@ class World:
                 self.started.append(name)
             bad = name in self.broken
             apps[name] = {
-                "status": "DEPLOY_FAILED" if bad else "RUNNING",
-                "message": "no memory" if bad else "",
+                "status": "DEPLOY_FAILED" if bad else "UNHEALTHY" if name in self.sick else "RUNNING",
+                "message": "no memory" if bad else "a health check failed" if name in self.sick else "",
             }
         serve["status"] = {
             "observedGeneration": serve["metadata"]["generation"],

@@ -401,3 +401,39 @@ def test_the_port_that_a_service_was_made_with_stays_and_an_edit_is_told():
     service = world.objects[("RayService", "lm-spam-filter")]["spec"]["serveService"]
     assert service["spec"]["ports"][0]["port"] == 8001
     assert "the Service keeps port 8001" in world.condition("Progressing")["message"]
+
+
+def test_a_replica_that_is_replaced_is_said_with_what_may_put_it_right():
+    world = ready()
+    large, lean = world.serving()
+    for sick, serving in (({large}, "True"), ({large, lean}, "False")):
+        world.sick = sick
+        world.settle()
+        assert world.condition("Serving")["status"] == serving
+        degraded = world.condition("Degraded")
+        assert (degraded["status"], degraded["reason"]) == ("True", "ReplicaLost"), degraded
+        assert large in degraded["message"] and "spec.serving.large.resources.memory" in degraded["message"]
+        assert world.serving() == (large, lean), "it comes back by itself"
+    assert (serving := world.condition("Serving"))["reason"] == "ReplicaLost" and "Redis" not in serving[
+        "message"
+    ]
+    assert world.condition("Ready")["status"] == "False"
+    world.sick = set()
+    world.settle()
+    assert world.condition("Ready")["status"] == "True" and world.condition("Degraded")["status"] == "False"
+
+
+def test_a_large_model_that_is_deaf_for_a_moment_keeps_its_dark_lean_one():
+    world = World(manifest())
+    while len(world.applications()) < 3:  # the large model, the dark lean one, the router
+        world.reconcile()
+        world.play()
+    large, lean, _ = world.applications()
+    world.deaf = {large}
+    for _ in range(5):
+        world.reconcile()
+        world.play()
+        assert lean in world.applications(), "it would be started a second time"
+    world.deaf = set()
+    world.settle()
+    assert world.condition("Ready")["status"] == "True" and world.started.count(lean) == 1

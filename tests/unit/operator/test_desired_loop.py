@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leanmodel_api.budget import Budget
+from leanmodel_api.evaluation import Monitoring
 from leanmodel_api.manifest import load
 from leanmodel_api.plan import CompressPlan, CompressResult, ProvePlan, RevisionRef
 from leanmodel_api.policy import Baseline, Baselines, Certificate, PartSizes, Policy, PolicyEvaluation
 from leanmodel_api.report import Estimate, ProveReport, Speed, Verdict
 from leanmodel_api.resource import LeanModel
+from leanmodel_api.router import Broken, RouterLimits
+from leanmodel_api.serving import TrafficLimits
+from leanmodel_operator import probe
+from leanmodel_operator.cluster.traffic import next_traffic
 from leanmodel_operator.desired import Desired, desired
 from leanmodel_operator.jobs import revision
 from leanmodel_operator.router import router_settings
-from leanmodel_operator.status import Observed, compute, phase
+from leanmodel_operator.status import Observed, alarm_words, compute, phase
 
 MODEL = load(yaml.safe_load((Path(__file__).parents[3] / "examples/quickstart/leanmodel.yaml").read_text()))
 NO_LEAN = load(
@@ -27,6 +38,10 @@ NO_LEAN = load(
     }
 )  # fmt: skip
 NOW = "2026-01-01T00:00:00Z"
+
+
+def key_file(secret: str) -> str:
+    return f"/keys/{secret}"
 
 
 def result(role: str, digit: str) -> CompressResult:
@@ -164,7 +179,7 @@ observations = st.builds(
     large=st.sampled_from([None, LARGE]), lean=st.sampled_from([None, LEAN]), large_serves=st.booleans(), lean_serves=st.booleans(),
     report=st.sampled_from([None, report("Routed"), report("LeanTakesAll"), report("LargeOnly"), report("GateFailed")]),
     failure=st.sampled_from([None, ("compress-lean", "no"), ("prove", "no"), ("serve-lean", "no"), ("serve-large", "no")]),
-    routed=st.booleans(),
+    routed=st.booleans(), alarms=st.sampled_from([(), ("label-free: is broken",)]),
 )  # fmt: skip
 
 
@@ -179,7 +194,9 @@ def test_whatever_is_seen_the_large_model_stays_and_traffic_needs_a_proof(seen: 
         )
     if seen.failure is not None:
         assert found.job is None
-    settings = router_settings(MODEL, found, seen.report, lambda name: f"http://127.0.0.1:1/{name}", 1)
+    settings = router_settings(
+        MODEL, found, seen.report, lambda name: f"http://127.0.0.1:1/{name}", 1, key_file
+    )
     assert (settings is None) == (seen.large is None)
     if settings is not None and settings.strategy != "AllLarge":
         assert settings.lean is not None and settings.policy == found.policy
@@ -195,3 +212,109 @@ def test_status_is_idempotent_and_ready_never_lies(seen: Observed) -> None:
     assert (conditions["Serving"].status == "True") == seen.large_serves
     if seen.failure is not None and seen.report is None:
         assert conditions["Degraded"].message == seen.failure[1]
+    if seen.alarms:
+        assert conditions["Degraded"].status == "True"
+        gate = seen.report is not None and seen.report.verdict in ("LargeOnly", "GateFailed")
+        assert (conditions["Degraded"].reason == "PromiseBroken") == (not gate and seen.failure is None)
+
+
+def test_how_a_promise_is_watched_asks_for_no_new_proof_and_reaches_the_router() -> None:
+    routing = MODEL.spec.routing.model_copy(
+        update={"monitoring": Monitoring(shadowing="0.05", false_alarms="0.01"), "overrides": "Allowed"}
+    )
+    watched = MODEL.model_copy(update={"spec": MODEL.spec.model_copy(update={"routing": routing})})
+    one, other = wanted(PROVING).job, wanted(PROVING, watched).job
+    assert isinstance(one, ProvePlan) and isinstance(other, ProvePlan) and one == other
+    settings = router_settings(
+        watched, wanted(PASSED), None, lambda name: f"http://127.0.0.1:1/{name}", 1, key_file
+    )
+    assert settings is not None and settings.overrides
+    assert (settings.watching.shadowing, settings.watching.false_alarms) == (0.05, 0.01)
+
+
+def test_who_may_ask_for_how_much_waits_for_no_proof_and_asks_for_none() -> None:
+    """In force at once, even while a generation that is not proven leaves the traffic where it was."""
+    routing = MODEL.spec.routing.model_copy(update={"budget": Budget(usd_per_hour="2")})
+    limits = TrafficLimits(concurrency=8, queue_timeout="5s", max_body="1Mi", request_timeout="2m")
+    router = MODEL.spec.serving.router.model_copy(update={"access": "Keys", "limits": limits})
+    serving = MODEL.spec.serving.model_copy(update={"router": router})
+    spec = MODEL.spec.model_copy(update={"routing": routing, "serving": serving})
+    bounded = MODEL.model_copy(update={"spec": spec})
+    assert wanted(PROVING).job == wanted(PROVING, bounded).job
+    first = next_traffic(MODEL, None, wanted(PASSED), None, ["lean-bbbbbbbb"])
+    assert first is not None and first.budget is None and first.access is None
+    unproven = replace(wanted(PASSED), policy=None)
+    for draft in (wanted(PASSED), unproven, replace(unproven, served=())):
+        after = next_traffic(bounded, first, draft, None, [])
+        assert after is not None and after.policy == first.policy and after.generation == 2
+        assert after.budget == Budget(usd_per_hour="2") and after.access == "Keys"
+        found = after.limits
+        assert (found.concurrency, found.queue_timeout, found.max_body_bytes) == (8, 5.0, 2**20)
+        assert (found.queue, found.request_timeout) == (None, 120.0)
+        back = next_traffic(MODEL, after, draft, None, [])
+        assert back is not None and (back.budget, back.access, back.limits) == (None, None, RouterLimits())
+
+
+def test_without_bounds_the_settings_are_such_as_an_older_router_can_read() -> None:
+    settings = router_settings(
+        MODEL, wanted(PASSED), None, lambda name: f"http://127.0.0.1:1/{name}", 1, key_file
+    )
+    assert settings is not None
+    written = json.loads(settings.to_json())
+    assert not {"budget", "access"} & set(written)
+    assert not {"concurrency", "queue", "queueTimeout", "bodyTimeout", "requestTimeout"} & set(
+        written["limits"]
+    )
+
+
+class Health(BaseHTTPRequestHandler):
+    content: ClassVar[bytes] = b""
+
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+ALARM = {"policy": "sha256:1", "alarms": {"label-free": "is broken"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"broken": ALARM}, Broken(**ALARM)),
+        ({"broken": {"policy": ""}}, Broken(policy="")),
+        ({}, None), ([], None), ({"broken": {"alarms": 1}}, None),
+    ],
+)  # fmt: skip
+def test_what_is_broken_is_read_from_the_routers_health(content: object, found: Broken | None) -> None:
+    Health.content = json.dumps(content).encode()
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert probe.broken(f"http://127.0.0.1:{server.server_port}") == found
+        thread.join()
+    assert probe.broken(f"http://127.0.0.1:{server.server_port}") is None
+
+
+def test_a_broken_promise_stays_on_record_while_its_policy_is_in_force() -> None:
+    """Whatever pod comes next reads it in its settings; another policy begins with a clean record."""
+    first = next_traffic(MODEL, None, wanted(PASSED), None, ["lean-bbbbbbbb"])
+    assert first is not None and first.policy is not None and first.broken is None
+    seen = Broken(policy=first.policy.name, alarms={"label-free": "is broken"})
+    marked = next_traffic(MODEL, first, wanted(PASSED), None, ["lean-bbbbbbbb"], seen)
+    assert marked is not None and marked.broken == seen and marked.generation == first.generation + 1
+    for later in (
+        None,
+        seen,
+        Broken(policy=""),
+    ):  # a router that forgot, that says it again, that says nothing
+        assert next_traffic(MODEL, marked, wanted(PASSED), None, ["lean-bbbbbbbb"], later) == marked
+    assert alarm_words(marked) == ("label-free: is broken",)
+    other = marked.policy.model_copy(update={"seed": 7, "digest": ""}).sealed() if marked.policy else None
+    renewed = replace(wanted(PASSED), policy=other)
+    after = next_traffic(MODEL, marked, renewed, None, ["lean-bbbbbbbb"], seen)
+    assert after is not None and after.policy == other and after.broken is None and alarm_words(after) == ()

@@ -32,7 +32,8 @@ PATCHES = st.sampled_from(
     [
         ("serving", "overrides", "podTemplate"), ("serving", "overrides"), ("serving", "large", "resources"),
         ("serving", "lean"), ("store",), ("lean", "source"), ("lean", "steps"), ("large", "finetune"), ("dataSets",),
-        ("evaluation",), ("evaluation", "gates"), ("routing",), ("routing", "promise"), ("pricing",), ("jobs",),
+        ("evaluation",), ("evaluation", "gates"), ("routing",), ("routing", "promise"), ("routing", "monitoring"), ("routing", "budget"),
+        ("serving", "router"), ("serving", "router", "limits"), ("pricing",), ("jobs",),
         ("rollout",), ("suspend",), ("seed",), ("task",), ("large", "source", "uri"),
     ]
 )  # fmt: skip

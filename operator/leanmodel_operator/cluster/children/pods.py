@@ -6,10 +6,13 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from leanmodel_api.external import KEY_FIELD
+
 from ..settings import Settings
 
 TOKENS_PATH = "/tokens"
 SCRATCH_PATH = "/scratch"
+PROVIDER_PATH = "/provider"
 CONTAINER_SECURITY: dict[str, Any] = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
 }  # fmt: skip
@@ -35,6 +38,24 @@ def tokens_volume(secret: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return volume and mount of the tokens, readable by the pod's group alone."""
     volume = {"name": "tokens", "secret": {"secretName": secret, "defaultMode": 0o440}}
     return volume, {"name": "tokens", "mountPath": TOKENS_PATH, "readOnly": True}
+
+
+def provider_key_file(secret: str) -> str:
+    """Return where the router finds the key of a Secret: one alone is mounted, whatever its name."""
+    return f"{PROVIDER_PATH}/{KEY_FIELD}"
+
+
+def provider_volume(secret: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return volume and mount of an external provider's key, which the kubelet keeps up to date.
+
+    It is optional: without a key the provider is not asked, and everything else goes on.
+    """
+    source = {
+        "secretName": secret, "defaultMode": 0o440, "optional": True,
+        "items": [{"key": KEY_FIELD, "path": KEY_FIELD}],
+    }  # fmt: skip
+    mount = {"name": "provider", "mountPath": PROVIDER_PATH, "readOnly": True}
+    return {"name": "provider", "secret": source}, mount
 
 
 def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from leanmodel_api.base import quantity
@@ -19,6 +20,7 @@ from .pods import (
     environment,
     merged,
     pod_security,
+    provider_volume,
     pull_secrets,
     scratch,
     tokens_volume,
@@ -26,8 +28,13 @@ from .pods import (
 
 ROUTER_APPLICATION = "router"
 ROUTER_PATH = "/router"
+KEYS_PATH = "/keys"
+STATE_PATH = f"{SCRATCH_PATH}/state"
 ENGINE_PREFIX = "/engines"
-ENGINES = {"vLLM": "leanmodel_serving.engines.vllm:build"}
+ENGINES = {
+    "vLLM": "leanmodel_serving.engines.vllm:build",
+    "ONNXRuntime": "leanmodel_serving.engines.onnx:build",
+}
 """As leanmodel_serving.applications has them: the operator's room may not import the data plane's."""
 
 _SERVE_ENVIRONMENT = {
@@ -77,17 +84,26 @@ def engine_application(served: Served, image: str) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def router_application() -> dict[str, Any]:
-    """Return the router's application; all that may change later stands in the watched file."""
+def router_application(mounted: Collection[str] = (KEYS_PATH,), replicas: int = 1) -> dict[str, Any]:
+    """Return the router's application; all that may change later stands in the watched file.
+
+    Args:
+        replicas: how many processes; a change of their number alone restarts none of them.
+        mounted: paths that the head's pod has mounts at. One that was made before there were keys keeps the router of
+            that time, which would not start with what it does not know.
+    """
+    keyed = KEYS_PATH in mounted
     args = {
         "settingsFile": f"{ROUTER_PATH}/settings.json",
         "engineTokenFile": f"{TOKENS_PATH}/engine",
         "internalTokenFile": f"{TOKENS_PATH}/internal",
+        "stateFile": f"{STATE_PATH if keyed else SCRATCH_PATH}/router-state.db",
+        **({"keysFolder": KEYS_PATH} if keyed else {}),
         "reportsFolder": f"{volumes.STORE_PATH}/{volumes.REPORTS}",
     }
     return rayservice.application(
         ROUTER_APPLICATION, "leanmodel_serving.router.deployment:build", "/", args, "Router",
-        rayservice.ROUTER_RESOURCE, 0.001,
+        rayservice.ROUTER_RESOURCE, 0.001, (replicas, replicas) if replicas > 1 else None,
     )  # fmt: skip
 
 
@@ -106,9 +122,9 @@ def service(owner: Owner, port: int) -> dict[str, Any]:
 
 def head_template(owner: Owner, model: LeanModel, settings: Settings) -> dict[str, Any]:
     """Return the pod template of the head, on which the router runs."""
-    router = model.spec.serving.router.resources
-    cpu = quantity(settings.head_cpu) + quantity(router.cpu)
-    memory = quantity(settings.head_memory) + quantity(router.memory)
+    router, replicas = model.spec.serving.router.resources, model.spec.serving.router.replicas
+    cpu = quantity(settings.head_cpu) + replicas * quantity(router.cpu)
+    memory = quantity(settings.head_memory) + replicas * quantity(router.memory)
     config = {"name": "router", "configMap": {"name": names.child(owner.name, "router")}}
     container = {
         "ports": [
@@ -120,8 +136,29 @@ def head_template(owner: Owner, model: LeanModel, settings: Settings) -> dict[st
         ],
         "resources": _bounds(f"{round(cpu * 1000)}m", f"{round(memory / 2**20)}Mi"),
     }
-    mounts = [{"name": "router", "mountPath": ROUTER_PATH, "readOnly": True}]
-    return _template(owner, model, settings, "head", rayservice.HEAD_CONTAINER, container, [config], mounts)
+    # There from the beginning, though it be empty: a Secret that is made later reaches the pod without a new template.
+    keys = {
+        "name": "keys",
+        "secret": {"secretName": names.child(owner.name, "keys"), "optional": True, "defaultMode": 0o440},
+    }
+    vols = [config, keys]
+    mounts = [
+        {"name": "router", "mountPath": ROUTER_PATH, "readOnly": True},
+        {"name": "keys", "mountPath": KEYS_PATH, "readOnly": True},
+    ]
+    if model.spec.serving.router.state is not None:
+        where = volumes.claim(model.spec.serving.router.state)
+        vols.append({"name": "state", "persistentVolumeClaim": {"claimName": where.name}})
+        mounts.append(
+            {"name": "state", "mountPath": STATE_PATH, **({"subPath": where.folder} if where.folder else {})}
+        )
+    fallback = model.spec.routing.fallback
+    if fallback is not None and fallback.external.api_key_secret is not None:
+        # Mounted whether it is allowed or not, so that allowing it needs no new pods; the settings alone allow.
+        volume, mount = provider_volume(fallback.external.api_key_secret)
+        vols.append(volume)
+        mounts.append(mount)
+    return _template(owner, model, settings, "head", rayservice.HEAD_CONTAINER, container, vols, mounts)
 
 
 def worker_template(owner: Owner, model: LeanModel, role: Role, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""What the Jobs are told of the proof's data set, so that nothing learns what it holds back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leanmodel_api.manifest import load
+from leanmodel_operator.jobs import large_plan, lean_plan
+
+
+def model(**changes: Any) -> Any:
+    sets = [
+        {"name": name, "source": {"uri": f"file:{name}.tsv"}, "format": "TSV", "prompt": {"text": "{msg}"}, "answer": "{label}"}
+        for name in ("mine", "proof")
+    ]  # fmt: skip
+    spec = {
+        "dataSets": sets,
+        "large": {"source": {"uri": "file:model"}, "finetune": {"dataSet": "mine"}},
+        "lean": {"steps": [{"type": "Distill", "dataSet": "mine"}]},
+        "evaluation": {"dataSet": "proof"},
+        **changes,
+    }
+    return load({"apiVersion": "leanmodel.io/v1alpha1", "kind": "LeanModel", "metadata": {"name": "demo"}, "spec": spec})  # fmt: skip
+
+
+def test_both_jobs_know_the_data_set_of_the_proof() -> None:
+    found = model()
+    lean = lean_plan(found, None, 2, ".")
+    assert large_plan(found, 2, ".").proof_data_set == "proof" and lean is not None
+    assert lean.proof_data_set == "proof"
+
+
+def test_one_data_set_changes_no_plan_and_without_a_lean_model_nothing_is_proven() -> None:
+    one = model(
+        dataSets=model().spec.model_dump(by_alias=True, exclude_none=True)["dataSets"][:1], evaluation={}
+    )
+    assert large_plan(one, 2, ".").proof_data_set is None
+    assert "proofDataSet" not in large_plan(one, 2, ".").to_json()
+    assert large_plan(model(lean=None, evaluation={}), 2, ".").proof_data_set is None
