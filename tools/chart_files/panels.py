@@ -114,6 +114,50 @@ ROUTES = Group("Routes", (
           {"{{status}}": rate("ray_leanmodel_internal_requests_total", "status")}, "reqps", width=12),
 ))  # fmt: skip
 
+PROMISE = Group("The promise, as production keeps it", (
+    Panel("Alarms", "Monitors that have found a promise broken: its router sends everything to the large model.",
+          {"alarms": f"sum(max by ({EACH}, monitor) (ray_leanmodel_alarm{{{WHERE}}}))"}, kind="stat", width=4,
+          decimals=0, colours={-1e18: "green", 1: "red"}),
+    Panel("What decided", "The policy, or what came before it: scope, an alarm, the conversation, a header, a failing engine.",
+          {"{{reason}}": rate("ray_leanmodel_decisions_total", "reason")}, "reqps", "stacked", width=8),
+    Panel("Shadows per second", "Accepted lean answers that the large model was asked too.",
+          {"{{result}}": rate("ray_leanmodel_shadows_total", "result")}, "reqps", "stacked", width=8),
+    Panel("Monitors' state kept", "0: it could not be written at the last look.",
+          {"kept": f"min(ray_leanmodel_watch_kept{{{WHERE}}})"}, kind="stat", width=4, decimals=0,
+          colours={-1e18: "red", 1: "green"}),
+))  # fmt: skip
+
+FAILING = Group("When a model fails", (
+    Panel("Breakers", "Of lean, large and external: 0 closed, 1 one request tries, 2 left alone. The worst of all replicas.",
+          {"{{namespace}}/{{leanmodel}} {{role}}": f"max by ({EACH}, role) (ray_leanmodel_backend_state{{{WHERE}}})"},
+          decimals=0),
+    Panel("External provider", "Requests that the large model could not answer, by what became of them at the provider. "
+          "Empty where none is allowed.",
+          {"{{result}}": rate("ray_leanmodel_external_requests_total", "result")}, "reqps", "stacked"),
+    Panel("Second tries", "Before the first byte, within the budget; no-budget: not tried, too many were.",
+          {"{{role}} {{result}}": rate("ray_leanmodel_retries_total", "role, result")}, "reqps", "stacked"),
+))  # fmt: skip
+
+LEFT, BUDGET = "ray_leanmodel_budget_left_usd", "ray_leanmodel_budget_usd"
+
+BOUNDS = Group("Budgets and bounds", (
+    Panel("Budget left", "Neither spent nor held by requests under way, in the running hour and day (UTC).",
+          {"{{namespace}}/{{leanmodel}} {{window}}": f"min by ({EACH}, window) ({LEFT}{{{WHERE}}})"}, "currencyUSD"),
+    Panel("Budget left, share", "Of the tightest window.",
+          {"left": f"min({LEFT}{{{WHERE}}} / {BUDGET}{{{WHERE}}})"}, "percentunit", "stat", 4, 0,
+          colours={-1e18: "red", 0.1: "orange", 0.25: "green"}),
+    Panel("Ledger kept", "0: it cannot be written, and where there is a budget requests are refused.",
+          {"kept": f"min(ray_leanmodel_ledger_kept{{{WHERE}}})"}, kind="stat", width=4, decimals=0,
+          colours={-1e18: "red", 1: "green"}),
+    Panel("Turned away", "By the bound that did it: keys, budgets, rates, the queue, body and time.",
+          {"{{reason}}": rate("ray_leanmodel_refused_total", "reason")}, "reqps", "stacked"),
+    Panel("Cost per hour, by tenant", "Of the keys that were used.",
+          {"{{tenant}}": f"{rate('ray_leanmodel_tenant_cost_usd_total', 'tenant')} * 3600"}, "currencyUSD", width=12),
+    Panel("Under way and waiting", "Of all replicas of the router.",
+          {"under way": f"sum(ray_leanmodel_requests_active{{{WHERE}}})",
+           "waiting": f"sum(ray_leanmodel_requests_waiting{{{WHERE}}})"}, width=12),
+))  # fmt: skip
+
 LATENCY = Group("Latency and tokens", (
     Panel("Whole request", "First byte read to last byte sent.",
           _quantiles("ray_gen_ai_server_request_duration_seconds", "route"), "s"),
@@ -156,4 +200,4 @@ OPERATOR = Group("Operator", (
           "reqps", "stacked", 12),
 ))  # fmt: skip
 
-GROUPS = (MONEY, ROUTES, LATENCY, CONDITIONS, OPERATOR)
+GROUPS = (MONEY, ROUTES, PROMISE, FAILING, BOUNDS, LATENCY, CONDITIONS, OPERATOR)
