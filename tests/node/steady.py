@@ -17,6 +17,7 @@ routes: collections.Counter[str] = collections.Counter()
 models: collections.Counter[str] = collections.Counter()
 failed: list[str] = []
 slowest = 0.0
+last = {"answered": 0.0, "failed": 0.0}
 
 
 def ask(number: int) -> None:
@@ -37,9 +38,12 @@ def ask(number: int) -> None:
         with urllib.request.urlopen(request, timeout=120) as answer:
             models[json.load(answer)["model"]] += 1
             routes[answer.headers["x-leanmodel-route"]] += 1
+        last["answered"] = time.time()
     except urllib.error.HTTPError as error:
+        last["failed"] = time.time()
         failed.append(f"{time.strftime('%T')} {error.code} {error.read(300)!r}")
     except (OSError, ValueError, KeyError) as error:
+        last["failed"] = time.time()
         failed.append(f"{time.strftime('%T')} {type(error).__name__}: {error}")
     slowest = max(slowest, time.monotonic() - began)
 
@@ -55,6 +59,13 @@ while not STOP.exists():
     time.sleep(GAP)
 print(
     json.dumps(
-        {"asked": number, "routes": routes, "models": models, "failed": failed, "slowest": round(slowest, 1)}
+        {
+            "asked": number,
+            "routes": routes,
+            "models": models,
+            "failed": failed,
+            "slowest": round(slowest, 1),
+            "last": last,
+        }
     )
 )

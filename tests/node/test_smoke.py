@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import Place
@@ -42,7 +43,13 @@ def ready(place: Place, manifest: Callable[..., Object]) -> Object:
 @pytest.fixture
 def forwarded(place: Place, ready: Object) -> Iterator[str]:
     """The Service's address from outside of the cluster."""
-    words = ("port-forward", "-n", place.namespace, f"service/lm-{NAME}", ":8001")
+    words = (
+        "port-forward",
+        "-n",
+        place.namespace,
+        f"service/lm-{NAME}",
+        f":{urlsplit(ready['status']['url']).port}",
+    )
     with subprocess.Popen(place.kubectl.command(*words), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()  # Forwarding from 127.0.0.1:PORT -> 8000

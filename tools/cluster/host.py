@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -110,6 +111,22 @@ def hierarchies(mounts: str) -> list[Path]:
     """
     found = [line.split() for line in mounts.splitlines()]
     return [Path(words[1]) for words in found if words[2] in ("cgroup", "cgroup2")]
+
+
+def refused(mounts: str) -> str:
+    """Returns what a node needs and this machine does not give, as a container of few rights; empty when it does.
+
+    Args:
+        mounts: the text of /proc/mounts.
+    """
+    places = hierarchies(mounts)
+    closed = [str(place) for place in places if not os.access(place, os.W_OK)]
+    if closed or not places:
+        return f"cgroups cannot be made here ({', '.join(closed) or 'none are mounted'})"
+    words = ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "-t", "tmpfs", "none", "/tmp"]
+    if not quietly(words):
+        return "namespaces and mounts of one's own are not allowed here"
+    return ""
 
 
 def make_cgroups(layout: Layout) -> None:

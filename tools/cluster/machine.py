@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .words import ClusterError, say
+from .words import ClusterError, DiskError, say
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where Debian's packages put their programs, also for a root whose PATH lacks the sbin folders."""
@@ -77,7 +77,7 @@ def need_root() -> None:
 
 
 def need_disk(folder: Path, wanted: int = NODE_BYTES, what: str = "a node") -> None:
-    """Raises ClusterError when the disk that `folder` lies on, or will, has too little room.
+    """Raises DiskError when the disk that `folder` lies on, or will, has too little room.
 
     Args:
         folder: where it will be written.
@@ -87,7 +87,7 @@ def need_disk(folder: Path, wanted: int = NODE_BYTES, what: str = "a node") -> N
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < wanted:
-        raise ClusterError(
+        raise DiskError(
             f"{free / 2**30:.1f} GiB are free for {folder}, {what} wants {wanted / 2**30:.0f} GiB",
             "free some (`make cluster-prune` removes old programs and images), or set LEANMODEL_CLUSTER (the node) "
             "or LEANMODEL_CACHE (programs and images) to a folder on a larger disk",

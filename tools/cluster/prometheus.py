@@ -85,6 +85,13 @@ class Prometheus:
             return [Sample({}, float(found["result"][1]))]
         return [Sample(entry["metric"], float(entry["value"][1])) for entry in found["result"]]
 
+    def over(self, text: str, start: float, end: float, step: int) -> list[Sample]:
+        """Returns what a query gave at each step of a time (seconds since the epoch), as a panel shows it."""
+        found = self._ask("/api/v1/query_range", query=text, start=str(start), end=str(end), step=str(step))
+        return [
+            Sample(entry["metric"], float(value)) for entry in found["result"] for _, value in entry["values"]
+        ]
+
     def targets(self) -> list[dict[str, Any]]:
         """Returns the targets that are scraped now, as Prometheus describes them."""
         active: list[dict[str, Any]] = self._ask("/api/v1/targets", state="active")["activeTargets"]

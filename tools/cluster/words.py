@@ -18,6 +18,10 @@ class ClusterError(Exception):
         self.remedy = remedy
 
 
+class DiskError(ClusterError):
+    """There is too little room on a disk."""
+
+
 def say(message: str) -> None:
     """Prints one line for people, on standard error: standard output belongs to answers."""
     print(f"cluster: {message}", file=sys.stderr, flush=True)
