@@ -65,11 +65,16 @@ test-unit: setup ## Tests without an engine: every room, the house, drift (under
 
 .PHONY: test-compression
 test-compression: setup ## Tests of the compress Job, kills included (under .venv-compression)
-	$(COMPRESSION_BIN)/python -m pytest $(wildcard tests/unit/compression) tests/compression $(PYTEST_ARGS)
+	$(COMPRESSION_BIN)/python -m pytest $(wildcard tests/unit/compression) tests/compression -m 'not long' $(PYTEST_ARGS)
 
 .PHONY: test-serving
 test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
-	$(BIN)/python -m pytest tests/serving $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/serving -m 'not long' $(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: setup ## Tests of techniques and routes that take minutes (under both environments)
+	$(COMPRESSION_BIN)/python -m pytest tests/compression -m long $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/serving -m long $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: setup ## From a manifest to an answering endpoint, as a user would
@@ -136,10 +141,12 @@ charts: setup ## Write what the charts ship that is made from code: definition, 
 	PYTHONPATH=tools $(BIN)/python -m chart_files
 
 .PHONY: docs
-docs: setup ## Write docs/resource.md from the pydantic models
+docs: setup ## Write docs/resource.md from the pydantic models, docs/families.md from the registries
 	@mkdir -p docs
 	$(BIN)/python -m leanmodel_api.reference > docs/resource.md.new
 	mv docs/resource.md.new docs/resource.md
+	$(BIN)/python tools/families_table.py > docs/families.md.new
+	mv docs/families.md.new docs/families.md
 
 .PHONY: lock
 lock: ## Write requirements/*.lock anew (UPGRADE=1 takes newer versions)

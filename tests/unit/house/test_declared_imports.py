@@ -17,11 +17,11 @@ ALLOWED = {
     "evaluation": {"yaml", "aiohttp", "httpx", *NUMBERS},
     "compression": {
         "yaml", "torch", "transformers", "llmcompressor", "compressed_tensors", "accelerate",
-        "datasets", "gguf", "peft", "safetensors", "loguru", "tokenizers", "huggingface_hub", "psutil", *NUMBERS,
+        "datasets", "gguf", "onnx", "onnxruntime", "peft", "safetensors", "loguru", "tokenizers", "huggingface_hub", "psutil", "xllamacpp", *NUMBERS,
     },
     "serving": {
-        "yaml", "ray", "vllm", "torch", "transformers", "aiohttp", "httpx", "starlette",
-        "fastapi", "uvicorn", "prometheus_client", "psutil", *NUMBERS,
+        "yaml", "ray", "vllm", "torch", "transformers", "onnxruntime", "tokenizers", "aiohttp", "httpx", "starlette",
+        "fastapi", "uvicorn", "prometheus_client", "psutil", "opentelemetry", *NUMBERS,
     },
     "operator": {"yaml", "kopf", "kubernetes", "prometheus_client"},
     "cli": {"yaml", "psutil", "aiohttp", "httpx"},
@@ -43,11 +43,13 @@ COMES_WITH = {
     "compressed_tensors": "llmcompressor",
     "loguru": "llmcompressor",
     "tokenizers": "transformers",
+    "numpy": "scikit-learn",
     "scipy": "scikit-learn",
     "psutil": "ray",
 }
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
+    "opentelemetry": "opentelemetry-sdk",
     "sklearn": "scikit-learn",
     "huggingface_hub": "huggingface-hub",
     "prometheus_client": "prometheus-client",
