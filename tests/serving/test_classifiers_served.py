@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,7 +67,12 @@ def made() -> Path:
     if not folder.exists():
         named = os.environ.get("LEANMODEL_COMPRESSION_PYTHON")
         python = named or str(Path(sys.prefix).parent / ".venv-compression" / "bin" / "python")
-        subprocess.run([python, str(Path(__file__).parent / "make_classifiers.py"), str(folder)], check=True)
+        with tempfile.TemporaryDirectory(dir=cache) as beside:  # so that a killed run leaves no half of it
+            half = Path(beside) / folder.name
+            subprocess.run(
+                [python, str(Path(__file__).parent / "make_classifiers.py"), str(half)], check=True
+            )
+            half.rename(folder)
     return folder
 
 

@@ -68,6 +68,8 @@ def environment(ports: HiddenPorts, temp_dir: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Its process imports for many seconds on a busy machine; by default Serve gives it up after three times five.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # A reload (a model joins) must not cut streams that are being answered.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
