@@ -32,7 +32,6 @@ REFUSED = """## Refused before any work
 | an encoder with `engine: vLLM` | vLLM loads no DistilBERT, ALBERT, MobileBERT or SqueezeBERT | `engine: ONNXRuntime` |
 | an encoder as GGUF, exported or as source | llama.cpp knows neither ALBERT nor MobileBERT, and fails on DistilBERT's classifier | `Export` as ONNX |
 | `Quantize` of an encoder | its files are vLLM's | `{type: Export, precision: Int8}` |
-| an encoder in a cluster | not supported yet | `leanmodel up` |
 | embeddings of a lean model with a source of its own | its vectors live in another space | `lean.steps` with Distill, objectives [Embeddings] |
 | a cascade of embeddings | a vector carries no confidence | `strategy: Fixed` |
 | data sets that teach what the proof holds back | the proof would be of what was learned by heart | one data set for both |

@@ -24,7 +24,7 @@ def unsupported_issues(model: LeanModel, place: Place = "Machine") -> list[Issue
     """
     spec = model.spec
     found = [*_plain(spec), *_steps(spec), *_sources(spec)]
-    return [*found, *(_in_a_cluster(spec) if place == "Cluster" else _on_one_machine(spec))]
+    return found if place == "Cluster" else [*found, *_on_one_machine(spec)]
 
 
 def _plain(spec: Spec) -> Iterable[Issue]:
@@ -42,13 +42,6 @@ def _plain(spec: Spec) -> Iterable[Issue]:
     for declared, field, found, remedy in reserved:
         if declared:
             yield Issue(field, f"found {found}: {ADVICE}", remedy)
-
-
-def _in_a_cluster(spec: Spec) -> Iterable[Issue]:
-    """Yield what has only been carried out on one machine."""
-    if task_of(spec) is not None:
-        found = f"found {spec.task}: {ADVICE} in a cluster"
-        yield Issue("spec.task", found, "write text-generation, or serve it with `leanmodel up`")
 
 
 def _on_one_machine(spec: Spec) -> Iterable[Issue]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from leanmodel_api.classification import Task
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.router import Broken
 from leanmodel_api.status import CostSummary
@@ -128,7 +129,7 @@ class Gatherer:
                     name,
                     known,
                     f"generate {revision}",
-                    partial(self._ask, name, known, cluster, revision, endpoint),
+                    partial(self._ask, name, known, cluster, revision, endpoint, router.task),
                 )
         if up and (known.in_force != (cluster, router.generation) or known.inherited):
             known.inherited = False
@@ -151,10 +152,12 @@ class Gatherer:
         limit = self._settings.start_deadline_seconds
         return frozenset(revision for (_, revision), at in known.starting.items() if now - at > limit)
 
-    async def _ask(self, name: Name, known: _Known, cluster: str, revision: str, endpoint: str) -> None:
+    async def _ask(
+        self, name: Name, known: _Known, cluster: str, revision: str, endpoint: str, task: Task | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         went = await loop.run_in_executor(
-            self._threads, probe.generates, endpoint, name[1], revision, known.token
+            self._threads, probe.generates, endpoint, name[1], revision, known.token, task
         )
         if went:
             known.answers[(cluster, revision)] = time.monotonic()

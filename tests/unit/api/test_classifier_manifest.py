@@ -115,9 +115,8 @@ def test_a_generator_is_told_what_only_classifiers_have(path: str, value: Any, f
     assert field in {issue.field for issue in caught.value.issues}
 
 
-def test_a_cluster_refuses_it_by_name() -> None:
-    with pytest.raises(ManifestError, match="spec.task: .*not supported yet in a cluster"):
-        load(GOOD, "Cluster")
+def test_a_cluster_takes_it_too() -> None:
+    assert load(GOOD, "Cluster").spec == load(GOOD).spec
 
 
 def test_plans_carry_the_task_and_those_of_generators_nothing_new() -> None:
