@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmodel_compression.steps import adapters
@@ -27,6 +27,7 @@ def attached(model: torch.nn.Sequential, rank: int, seed: int) -> adapters.Adapt
     return adapter
 
 
+@settings(deadline=None)
 @given(rows=SIZES, columns=SIZES, rank=st.integers(1, 3), lines=st.integers(1, 3), seed=st.integers(0, 99))
 def test_gradients_are_those_of_the_masked_sum(
     rows: int, columns: int, rank: int, lines: int, seed: int
@@ -50,6 +51,7 @@ def test_gradients_are_those_of_the_masked_sum(
         torch.testing.assert_close(mine, theirs.grad)
 
 
+@settings(deadline=None)
 @given(rows=SIZES, columns=SIZES, rank=st.integers(1, 3), seed=st.integers(0, 99))
 def test_merging_changes_no_answer_and_fills_no_zero(rows: int, columns: int, rank: int, seed: int) -> None:
     model = layer_of(rows, columns, seed)

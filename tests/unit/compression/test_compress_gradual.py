@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -29,6 +29,7 @@ def test_the_schedule_by_hand() -> None:
     assert [gradual.share_after(step, 8, 0.5) for step in (0, 6, 7, 8)] == [0.0, 0.5, 0.5, 0.5]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.floats(0.01, 0.99))
 def test_shares_only_grow_and_end_where_they_should(total: int, end: float) -> None:
     shares = [
@@ -92,6 +93,7 @@ def test_blocks_by_hand() -> None:
     assert int(mask.sum()) == 8 and bool(mask[2:, 2:4].all()) and not bool(mask[:2, 4:].any())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([2, 4, 8]), st.floats(0.1, 0.9))
 def test_a_block_goes_whole_or_not_at_all(seed: int, size: int, share: float) -> None:
     weight = torch.randn(16, 24, generator=torch.Generator().manual_seed(seed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmodel_compression.steps import masks
@@ -20,6 +20,7 @@ SCORES = st.integers(1, 6).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(SCORES, st.floats(0, 1))
 def test_the_smallest_go_and_exactly_as_many_as_asked(scores: torch.Tensor, share: float) -> None:
     count = int(share * scores.numel())
@@ -29,6 +30,7 @@ def test_the_smallest_go_and_exactly_as_many_as_asked(scores: torch.Tensor, shar
         assert scores[mask].max() <= scores[~mask].min()
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_two_of_each_four_go_and_never_a_larger_one(scores: torch.Tensor) -> None:
     mask = masks.two_of_four(scores)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmodel_compression.steps import slices
@@ -19,6 +19,7 @@ def drawn(seed: int, tokens: int, columns: int, rows: int) -> tuple[torch.Tensor
     return torch.randn(tokens, columns, generator=draw), torch.randn(rows, columns, generator=draw)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.sampled_from([1, 2, 4]))
 def test_a_score_is_the_norm_of_what_the_unit_adds(seed: int, width: int) -> None:
     inputs, weight = drawn(seed, 30, 8, 5)
@@ -28,6 +29,7 @@ def test_a_score_is_the_norm_of_what_the_unit_adds(seed: int, width: int) -> Non
         assert float(score) == pytest.approx(float((inputs[:, part] @ weight[:, part].T).norm()), rel=1e-3)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 11), st.integers(3, 40))
 def test_correcting_never_makes_the_output_worse(seed: int, count: int, tokens: int) -> None:
     inputs, weight = drawn(seed, tokens, 12, 6)
@@ -54,6 +56,7 @@ def test_inputs_that_are_all_zero_change_nothing() -> None:
     assert torch.equal(slices.refit(weight, torch.zeros(6, 6), kept), weight[:, kept])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=2, max_size=12), st.data())
 def test_the_strongest_stay_in_order_and_of_equal_ones_the_first(
     scores: list[float], data: st.DataObject
