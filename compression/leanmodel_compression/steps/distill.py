@@ -19,25 +19,17 @@ from .. import hf, memory
 from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Row
 from ..shapes import ModelShape, forward_flops
 from . import aware, stopping, training
-from .protocol import Outcome, Place, Task, Work, checked
+from .protocol import Outcome, Place, Task, WithRows, Work, checked
 from .teachers import PART, KeptTeacher, LiveTeacher, Teacher, keeps_logits, logits_bytes
 
 
-class Distillation:
+class Distillation(WithRows):
     """Trains the student on the teacher's logits and the data set's answers."""
 
     name = "Distill"
     version = 1
     libraries = ("torch", "transformers")
     teaches = True
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It learns from the train part."""
-        return True, spec.data_set
-
-    def max_length(self, spec: Any) -> int | None:
-        """Rows are cut to the step's own length."""
-        return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All but what changes only the way."""

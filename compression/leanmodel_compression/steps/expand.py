@@ -16,24 +16,16 @@ from leanmodel_api.shared import LAYERS, family_of
 from .. import hf, memory
 from ..shapes import ModelShape, from_config
 from . import sparse
-from .protocol import Outcome, Place, Task, Work, checked
+from .protocol import Outcome, Place, Task, WithoutRows, Work, checked
 
 
-class Expanding:
+class Expanding(WithoutRows):
     """Gives every layer its own weights."""
 
     name = "Expand"
     version = 1
     libraries = ("torch", "transformers")
     teaches = False
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It sees no data."""
-        return False, None
-
-    def max_length(self, spec: Any) -> int | None:
-        """It sees no rows."""
-        return None
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """There is nothing to set: what comes in says which layer has which weights."""

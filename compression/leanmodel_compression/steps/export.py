@@ -17,7 +17,7 @@ from leanmodel_api.errors import Issue
 from .. import hf, memory
 from ..edge import gguf_file, runtime, vocabulary
 from ..shapes import ModelShape, forward_flops
-from .protocol import Outcome, Place, StepError, Task, Work, checked
+from .protocol import Outcome, Place, StepError, Task, WithoutRows, Work, checked
 
 # Half the sum of differences of probabilities, in the mean over positions; and how much less likely than torch's
 # own choice a greedy token may be in torch. Measured with SmolLM2-135M: see docs/techniques/export.md.
@@ -39,21 +39,13 @@ PROBE_TOKENS = 64
 LLAMA_CPP_BYTES = 250 * memory.MIB
 
 
-class Exporting:
+class Exporting(WithoutRows):
     """Writes the file for small devices."""
 
     name = "Export"
     version = 1
     libraries = ("gguf", "xllamacpp", "torch", "transformers")
     teaches = False
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It sees no data: what it compares are texts of its own."""
-        return False, None
-
-    def max_length(self, spec: Any) -> int | None:
-        """It sees no rows."""
-        return None
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """Format and precision."""

@@ -21,7 +21,7 @@ from leanmodel_api.step_rules import factorize_issues
 from .. import hf, low_rank, memory
 from ..shapes import Linear, ModelShape, forward_flops, targeted
 from . import layerwise, sparse
-from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
+from .protocol import Outcome, Place, StepError, Task, WithRows, Work, checked, samples
 
 # Share of the mean diagonal that is added to the moments, so that they have a Cholesky factor.
 DAMPENING = 1e-4
@@ -35,21 +35,13 @@ SHARED = {
 }
 
 
-class Factorizing:
+class Factorizing(WithRows):
     """Makes linear layers low-rank."""
 
     name = "Factorize"
     version = 1
     libraries = ("torch", "transformers")
     teaches = False
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """What a layer may lose is measured on rows."""
-        return True, spec.data_set
-
-    def max_length(self, spec: Any) -> int | None:
-        """Calibration rows are cut to the step's own length."""
-        return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All but the data set's name, whose content counts by itself."""

@@ -17,24 +17,16 @@ from .. import hf, memory
 from ..classifiers.pooling import with_pooling
 from ..classifiers.shapes import any_shape
 from ..shapes import ModelShape, from_gguf
-from .protocol import Outcome, Place, StepError, Task, Work
+from .protocol import Outcome, Place, StepError, Task, WithoutRows, Work
 
 
-class Fetching:
+class Fetching(WithoutRows):
     """Turns fetched files into the first artifact."""
 
     name = "Fetch"
     version = 1
     libraries = ("transformers", "gguf", "tokenizers")
     teaches = False
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """A fetch sees no data."""
-        return False, None
-
-    def max_length(self, spec: Any) -> int | None:
-        """A fetch sees no data."""
-        return None
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All that matters is the bytes that come in."""

@@ -14,26 +14,18 @@ from leanmodel_api.errors import Issue
 from .. import hf, memory
 from ..shapes import ModelShape, forward_flops
 from . import stopping, training
-from .protocol import Outcome, Place, Task, Work, checked
+from .protocol import Outcome, Place, Task, WithRows, Work, checked
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class Finetuning:
+class Finetuning(WithRows):
     """Trains on answers alone: the prompt is given, the answer and its end are learned."""
 
     name = "Finetune"
     version = 1
     libraries = ("torch", "transformers", "peft")
     teaches = False
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It learns from the train part."""
-        return True, spec.data_set
-
-    def max_length(self, spec: Any) -> int | None:
-        """Rows are cut to the step's own length."""
-        return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All but what changes only the way."""

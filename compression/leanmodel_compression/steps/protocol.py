@@ -147,6 +147,30 @@ class Step(Protocol):
         """Do the work: read ``place.source``, write the artifact's files into ``place.target``."""
 
 
+class WithoutRows:
+    """A step that sees no data."""
+
+    def data_set(self, spec: Any) -> tuple[bool, str | None]:
+        """It sees none."""
+        return False, None
+
+    def max_length(self, spec: Any) -> int | None:
+        """There are no rows to cut."""
+        return None
+
+
+class WithRows:
+    """A step that learns or measures on a data set's train part, its rows cut to the step's own length."""
+
+    def data_set(self, spec: Any) -> tuple[bool, str | None]:
+        """The one that the step names, or the only one."""
+        return True, spec.data_set
+
+    def max_length(self, spec: Any) -> int | None:
+        """The step's own."""
+        return int(spec.max_length)
+
+
 def samples(task: Task) -> tuple[Row, ...]:
     """Return the rows of the train part that a step calibrates or measures on."""
     return task.rows.train[: task.spec.samples] if task.rows is not None else ()

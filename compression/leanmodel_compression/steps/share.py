@@ -18,24 +18,16 @@ from leanmodel_api.shared import LAYERS, architecture, family_of, model_type
 from .. import hf, memory
 from ..shapes import ModelShape
 from . import sparse
-from .protocol import Outcome, Place, Task, Work, checked
+from .protocol import Outcome, Place, Task, WithoutRows, Work, checked
 
 
-class Sharing:
+class Sharing(WithoutRows):
     """Ties the layers of a group."""
 
     name = "Share"
     version = 1
     libraries = ("torch", "transformers")
     teaches = False
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It sees no data."""
-        return False, None
-
-    def max_length(self, spec: Any) -> int | None:
-        """It sees no rows."""
-        return None
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All that the manifest says."""

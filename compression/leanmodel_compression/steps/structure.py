@@ -31,17 +31,16 @@ FIXED_HEADS = ("Qwen2ForCausalLM",)
 DIVIDING_HEADS = ("LlamaForCausalLM",)
 
 
-class StructurePruning:
-    """Removes neurons or heads."""
+class ByActivations:
+    """What prunings have in common that choose by what calibration rows do in the model."""
 
     name = "Prune"
     version = 1
     libraries = ("torch", "transformers")
     teaches = False
-    methods = ("Neurons", "Heads")
 
     def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """Both methods look at what calibration rows do in the model."""
+        """The one that the step names, or the only one."""
         return True, spec.data_set
 
     def max_length(self, spec: Any) -> int | None:
@@ -56,6 +55,12 @@ class StructurePruning:
             "samples": spec.samples,
             "max_length": self.max_length(spec),
         }
+
+
+class StructurePruning(ByActivations):
+    """Removes neurons or heads."""
+
+    methods = ("Neurons", "Heads")
 
     def issues(self, task: Task) -> list[Issue]:
         """Check the share, that something goes and something stays, that engines load it, and that there are rows."""

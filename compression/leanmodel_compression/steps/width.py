@@ -22,7 +22,7 @@ from ..batches import Row, by_length
 from ..shapes import ModelShape, forward_flops
 from . import sparse, training
 from .protocol import Outcome, Place, Task, Work, checked, samples
-from .structure import DIVIDING_HEADS, FIXED_HEADS, MAX_LENGTH
+from .structure import DIVIDING_HEADS, FIXED_HEADS, ByActivations
 
 # Widths stay multiples of this where they are: what kernels and small groups of scales like.
 MULTIPLE = 8
@@ -33,31 +33,10 @@ WRITES = ("o_proj", "down_proj")
 """Matrices whose rows (and biases) are channels: they add to the hidden state."""
 
 
-class WidthPruning:
+class WidthPruning(ByActivations):
     """Removes channels of the hidden state."""
 
-    name = "Prune"
-    version = 1
-    libraries = ("torch", "transformers")
-    teaches = False
     methods = ("Width",)
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """Channels are chosen by what rows do in the model."""
-        return True, spec.data_set
-
-    def max_length(self, spec: Any) -> int | None:
-        """Calibration rows are cut to the step's own length."""
-        return int(spec.max_length or MAX_LENGTH)
-
-    def settings(self, spec: Any) -> Mapping[str, Any]:
-        """What the choice depends on; rows count by their content."""
-        return {
-            "method": spec.method,
-            "ratio": number(spec.ratio),
-            "samples": spec.samples,
-            "max_length": self.max_length(spec),
-        }
 
     def issues(self, task: Task) -> list[Issue]:
         """Check the share, that engines load what is left, and that there are rows."""

@@ -12,7 +12,7 @@ from ...batches import MICRO_TOKENS, Rows
 from ...classifiers.shapes import EncoderShape
 from ...shapes import ModelShape, forward_flops
 from .. import training
-from ..protocol import Task
+from ..protocol import Task, WithoutRows
 
 FLOAT = 4
 LOOK_TOKENS = MICRO_TOKENS
@@ -20,20 +20,12 @@ LOOK_TOKENS = MICRO_TOKENS
 KEPT_ATTENTION = 3
 
 
-class EncoderStep:
+class EncoderStep(WithoutRows):
     """What most encoders' steps answer alike."""
 
     libraries: tuple[str, ...] = ("torch", "transformers")
     teaches = False
     version = 1
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It sees no data."""
-        return False, None
-
-    def max_length(self, spec: Any) -> int | None:
-        """It sees no rows."""
-        return None
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """Return what enters the key; the task is in it, as a decoder's step of the same type is another."""

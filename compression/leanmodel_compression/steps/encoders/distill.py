@@ -22,26 +22,18 @@ from leanmodel_api.errors import Issue
 from ...classifiers import models
 from ...shapes import forward_flops
 from .. import stopping, training
-from ..protocol import Outcome, Place, Task, Work
+from ..protocol import Outcome, Place, Task, WithRows, Work
 from .common import FLOAT, EncoderStep, longest, looked, training_bytes, training_flops
 from .finetune import finish, length_issues
 from .mapped import attention_pairs, hidden_pairs, mapping_issues, relation_heads
 from .relations import Recorder, relation_bytes, relation_loss
 
 
-class EncoderDistillation(EncoderStep):
+class EncoderDistillation(WithRows, EncoderStep):
     """Trains the student on teacher and labels."""
 
     name = "Distill"
     teaches = True
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It learns from the train part."""
-        return True, spec.data_set
-
-    def max_length(self, spec: Any) -> int | None:
-        """Rows are cut to the step's own length."""
-        return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All but what changes only the way."""

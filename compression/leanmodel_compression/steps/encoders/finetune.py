@@ -13,22 +13,14 @@ from ... import hf
 from ...classifiers import models
 from ...shapes import ModelShape
 from .. import stopping, training
-from ..protocol import Outcome, Place, Task, Work
+from ..protocol import Outcome, Place, Task, WithRows, Work
 from .common import FLOAT, EncoderStep, encoder, looked, training_bytes, training_flops
 
 
-class EncoderFinetuning(EncoderStep):
+class EncoderFinetuning(WithRows, EncoderStep):
     """Trains encoder and head together."""
 
     name = "Finetune"
-
-    def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """It learns from the train part."""
-        return True, spec.data_set
-
-    def max_length(self, spec: Any) -> int | None:
-        """Rows are cut to the step's own length."""
-        return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
         """All but what changes only the way."""
