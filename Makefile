@@ -72,8 +72,14 @@ test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
 	$(BIN)/python -m pytest tests/serving -m 'not long' $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: setup ## Tests of techniques and routes that take minutes (under both environments)
+test-long: test-long-compression test-long-serving ## Tests of techniques and routes that take minutes
+
+.PHONY: test-long-compression
+test-long-compression: setup
 	$(COMPRESSION_BIN)/python -m pytest tests/compression -m long $(PYTEST_ARGS)
+
+.PHONY: test-long-serving
+test-long-serving: setup
 	$(BIN)/python -m pytest tests/serving -m long $(PYTEST_ARGS)
 
 .PHONY: test-e2e
