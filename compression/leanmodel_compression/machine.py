@@ -26,12 +26,15 @@ def look(store_root: Path) -> Machine:
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the memory that is free for us in bytes: the smaller of the system's and the cgroup's.
+    """Return the memory that is free for us in bytes: what is left of a cgroup's limit, else of the system's.
 
-    Unknown counts as endless, so that a system without these files refuses nothing.
+    Where a limit was set, somebody has given us that much: a scheduler reserves it, and what its neighbours hold at
+    this moment is no reason to refuse for good. Unknown counts as endless, so that a system without these files
+    refuses nothing.
     """
-    known = [value for value in (_available(meminfo), _cgroup_left(cgroup)) if value is not None]
-    return min(known, default=2**62)
+    left = _cgroup_left(cgroup)
+    left = _available(meminfo) if left is None else left
+    return 2**62 if left is None else left
 
 
 def _available(meminfo: Path) -> int | None:
