@@ -23,6 +23,9 @@ from leanmodel_api.status import (
 
 from .jobs import revision
 
+AS_DECLARED, PROMISE_BROKEN = "AsDeclared", "PromiseBroken"
+"""Reasons of Degraded while nothing has failed."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -200,9 +203,9 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
     rows.append(
         ("Degraded", "True", "GateFailed" if gate else "Failed", reason)
         if gate or seen.failure
-        else ("Degraded", "True", "PromiseBroken", _broken(seen.alarms))
+        else ("Degraded", "True", PROMISE_BROKEN, _broken(seen.alarms))
         if seen.alarms
-        else ("Degraded", "False", "AsDeclared", "")
+        else ("Degraded", "False", AS_DECLARED, "")
     )
     rows.append(
         ("Ready", "True", "Ready", "this generation is fully out")

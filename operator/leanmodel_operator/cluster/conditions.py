@@ -164,9 +164,11 @@ def _with_trouble(made: Status, trouble: Trouble, now: str, before: Status | Non
         made = _replaced(made, "Ready", ready.status, trouble.reason, trouble.message, now, before)
     degraded = next(c for c in made.conditions if c.type == "Degraded")
     passing = trouble.reason in ("Suspended", "ReadingResult", VOLUME_PENDING)
-    if degraded.status == "False" and not passing:
-        made = _replaced(made, "Degraded", "True", trouble.reason, trouble.message, now, before)
-    return made
+    if passing or degraded.reason not in (loop.AS_DECLARED, loop.PROMISE_BROKEN):
+        return made
+    # A new recipe is how a broken promise is mended: what keeps it from coming must not stand behind that.
+    rest = f"; and {degraded.message}" if degraded.status == "True" else ""
+    return _replaced(made, "Degraded", "True", trouble.reason, f"{trouble.message}{rest}", now, before)
 
 
 def _noted(made: Status, kind: str, words: str) -> Status:

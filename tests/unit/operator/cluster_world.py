@@ -12,6 +12,7 @@ from test_desired_loop import report, result
 
 from leanmodel_api.plan import CompressPlan, ProvePlan
 from leanmodel_api.report import Verdict
+from leanmodel_api.router import Broken
 from leanmodel_operator.cluster.compare import Write, writes
 from leanmodel_operator.cluster.observed import Facts, LogSeen, Observed, read
 from leanmodel_operator.cluster.plan import Plan, plan
@@ -49,6 +50,7 @@ class World:
         self.logs: dict[str, LogSeen] = {}
         self.inputs: str | None = "d1"
         self.provider_key = ""
+        self.promise: Broken | None = None  # what the router's monitors say
         self.down = False
         self.made: list[str] = []  # Jobs ever created
         self.digits: dict[str, str] = {}  # plan -> what its artifact is made of
@@ -67,7 +69,7 @@ class World:
             late=frozenset(self.late & reachable),
             router_generation=self.router_generation, logs=dict(self.logs),
             tokens=("Secret", "lm-spam-filter-tokens") in self.objects, inputs=self.inputs,
-            provider_key=self.provider_key,
+            provider_key=self.provider_key, broken=self.promise,
         )  # fmt: skip
         return read(self.body, [copy.deepcopy(item) for item in self.objects.values()], facts)
 

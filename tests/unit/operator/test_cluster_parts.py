@@ -77,7 +77,6 @@ def test_defaults_of_other_types_of_step_are_the_servers_and_not_the_users():
         ({"serving": {"lean": {"minReplicas": 0}}}, "spec.serving.lean.minReplicas"),
         ({"serving": {"large": {"minReplicas": 3, "maxReplicas": 2}}}, "spec.serving.large.maxReplicas"),
         ({"serving": {"overrides": {"pod": {}}}}, "spec.serving.overrides.pod"),
-        ({"task": "text-embedding"}, "spec.task"),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused_by_its_field(spec, field):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from cluster_world import NOW, SETTINGS, World, manifest
 
+from leanmodel_api.router import Broken, RouterSettings
 from leanmodel_operator.cluster.compare import writes
 from leanmodel_operator.cluster.plan import plan
 
@@ -84,6 +85,41 @@ def test_a_to_b_to_a_rebuilds_nothing():
     assert world.made == [*jobs, *extra] and world.started == started
     assert world.condition("Ready")["status"] == "True"
     assert ("Job", extra[0]) not in world.objects
+
+
+def test_what_keeps_the_cure_of_a_broken_promise_from_coming_is_told_before_it():
+    world = ready()
+    policy = RouterSettings.model_validate(world.router()).policy
+    assert policy is not None
+    world.promise = Broken(policy=policy.name, alarms={"score-drift": "the scores drifted"})
+    world.settle()
+    assert world.condition("Degraded")["reason"] == "PromiseBroken"
+    world.edit(lean={"steps": OTHER_STEPS})
+    jobs = list(world.made)
+    while world.made == jobs:
+        world.reconcile()
+    job = world.objects["Job", world.made[-1]]
+    world.objects["Pod", "stuck"] = {
+        "kind": "Pod",
+        "metadata": {
+            "name": "stuck", "uid": "stuck", "labels": job["spec"]["template"]["metadata"]["labels"],
+            "ownerReferences": [{"uid": job["metadata"]["uid"]}],
+        },
+        "spec": {"containers": [{}]},
+        "status": {
+            "phase": "Pending",
+            "containerStatuses": [{"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no such"}}}],
+        },
+    }  # fmt: skip
+    world.reconcile()
+    degraded = world.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "ImagePull")
+    assert "no such" in degraded["message"] and "the scores drifted" in degraded["message"]
+    del world.objects["Pod", "stuck"]
+    world.settle()
+    assert world.condition("Degraded")["reason"] == "PromiseBroken", (
+        "the next policy of this world is the same one"
+    )
 
 
 def test_a_to_b_to_a_after_b_is_dark():
@@ -305,10 +341,10 @@ def test_a_name_that_somebody_else_has_is_left_alone_and_said():
 def test_a_bad_manifest_is_refused_and_what_serves_goes_on():
     world = ready()
     before = world.serving()
-    world.edit(task="text-embedding")
+    world.edit(store={"uri": "s3://bucket/x"})
     world.settle()
     assert world.condition("Accepted")["status"] == "False"
-    assert "spec.task" in world.condition("Accepted")["message"]
+    assert "spec.store.uri" in world.condition("Accepted")["message"]
     assert world.serving() == before and world.condition("Serving")["status"] == "True"
 
 
