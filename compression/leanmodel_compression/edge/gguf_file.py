@@ -12,7 +12,7 @@ from typing import Any
 
 from leanmodel_api.steps import GGUF_FILE
 
-from .. import hf
+from .. import families, hf
 from ..shapes import ModelShape
 from . import vocabulary
 
@@ -24,12 +24,7 @@ BLOCK = 32
 """Columns that share a scale in Q8_0."""
 BITS = {"F32": 32.0, "F16": 16.0, "Q8_0": 8.5}
 """Bits of a weight, scales included: Q8_0 has one of 16 bits for each 32 weights."""
-FAMILIES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "llama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
+FAMILIES = {one.architecture: one.gguf for one in families.FAMILIES.values() if one.gguf}
 """llama.cpp's name of each architecture; those that tests/compression put through it."""
 INTERLEAVED = ("llama",)
 """Families for which llama.cpp turns neighbouring columns of a head, and transformers its two halves."""

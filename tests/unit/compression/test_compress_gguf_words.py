@@ -39,7 +39,7 @@ def test_what_llama_cpp_knows_is_taken(precision: str, architecture: str) -> Non
 @pytest.mark.parametrize(
     ("step", "config", "found", "remedy"),
     [
-        (export(), {"architectures": ["GPT2LMHeadModel"]}, "GGUF of GPT2LMHeadModel is not supported", "Llama"),
+        (export(), {"architectures": ["FalconForCausalLM"]}, "GGUF of FalconForCausalLM is not supported", "Llama"),
         (export(), {"rope_scaling": {"rope_type": "llama3", "factor": 8}}, "positions scaled by llama3", "own converter"),
         (export(), {"rope_parameters": {"rope_type": "yarn"}}, "positions scaled by yarn", "own converter"),
         (export(), {"sliding_window": 4096}, "a window of 4096 tokens", "own converter"),

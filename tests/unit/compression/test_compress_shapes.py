@@ -38,6 +38,21 @@ def test_smollm2_has_as_many_parameters_as_its_card_says() -> None:
     assert memory.weights_bytes(shape) == 4 * shape.parameters
 
 
+REAL = {
+    "gemma-3-270m": (268_098_176, {
+        "architectures": ["Gemma3ForCausalLM"], "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
+    }),
+}  # fmt: skip
+"""Parameters, and the configuration that the hub has: what it leaves out is the family's."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_models_have_as_many_parameters_as_their_weights_say(name: str) -> None:
+    parameters, config = REAL[name]
+    assert from_config(config).parameters == parameters
+
+
 def test_thin_layers_are_counted_as_two() -> None:
     ranks = {"model.layers.0.mlp.up_proj": 100, "model.layers.7.self_attn.k_proj": 10}
     whole, thin = from_config(SMOLLM2), from_config({**SMOLLM2, "low_rank": ranks})
