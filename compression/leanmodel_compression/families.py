@@ -102,6 +102,11 @@ class Family:
         """Return the one projection whose columns are a width."""
         return next(one for one in self.projections if one.reads == width)
 
+    def turned(self, parameter: str) -> bool:
+        """Say whether a parameter is stored columns × rows."""
+        ends = tuple(f".{one.name}.weight" for one in self.projections)
+        return self.transposed and parameter.endswith(ends)
+
     def refusal(self, spec: Any) -> tuple[str, Refusal] | None:
         """Return the member of a step that the family does not have, with the reason; None where it has the step."""
         for (kind, member, value), refusal in self.refusals.items():
@@ -170,8 +175,54 @@ GEMMA3 = Family(
         ),
     },
 )
+GPT2 = Family(
+    "GPT-2",
+    "GPT2LMHeadModel",
+    (
+        Projection("attn.c_attn", "hidden", ("queries", "keys", "keys")),
+        Projection("attn.c_proj", "queries", ("hidden",)),
+        Projection("mlp.c_fc", "hidden", ("inner",)),
+        Projection("mlp.c_proj", "inner", ("hidden",)),
+    ),
+    layers="transformer.h",
+    table="transformer.wte",
+    positions="transformer.wpe",
+    norm="transformer.ln_f",
+    norms=("ln_1", "ln_2"),
+    biased=True,
+    transposed=True,
+    tied=True,
+    keys={
+        "hidden_size": "n_embd",
+        "intermediate_size": "n_inner",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+    },
+    widening=4,
+    gguf="gpt2",
+    refusals={
+        ("Prune", "method", "Heads"): Refusal(
+            "vLLM and transformers take hidden / heads for the width of a head", "write Neurons or Depth"
+        ),
+        ("Prune", "method", "Width"): Refusal(
+            "its norms take the mean of all channels away, and positions have a table of their own",
+            "write Neurons or Depth",
+        ),
+        ("Factorize", "type", "Factorize"): Refusal(
+            "there is no low-rank class of it", "write {type: Prune, method: Neurons}"
+        ),
+        ("Share", "type", "Share"): Refusal(
+            "there is no shared class of it", "write {type: Prune, method: Depth}"
+        ),
+        ("Quantize", "type", "Quantize"): Refusal(
+            "its layers are Conv1D, stored columns first, and neither vLLM nor transformers reads integers for them",
+            "remove the step, or write {type: Export, format: GGUF, precision: Int8} for llama.cpp",
+        ),
+    },
+)
 
-FAMILIES: dict[str, Family] = {one.architecture: one for one in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3)}
+FAMILIES: dict[str, Family] = {one.architecture: one for one in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3, GPT2)}
 """The families whose tiny copies go through their steps in tests/compression, by architecture."""
 OWN_PREFIXES = ("LowRank", "Shared")
 """What our own classes' names begin with; the rest is the architecture that they were made of."""

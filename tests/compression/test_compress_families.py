@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from leanmodel_store.artifacts import Store
 
 pytestmark = pytest.mark.compression
 
-FAMILIES = {"Gemma3": "Gemma3ForCausalLM"}
+FAMILIES = {"Gemma3": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 TUNE = {"epochs": "3", "learningRate": "0.01"}
 NEURONS = {"type": "Prune", "method": "Neurons", "ratio": "0.5", "samples": 16}
 HEAL = {"type": "Heal", "epochs": "1", "learningRate": "0.005", "method": "LoRA", "loraRank": 2}
@@ -213,6 +214,37 @@ def test_quantised_layers_answer_nearly_as_before(
     whole, rounded = (logits(hf.load_model(store.open(one.artifact).path)) for one in (start, made))
     off = float((whole - rounded).abs().mean() / whole.abs().mean())
     assert 0 < off < {"W8A8": 0.1, "W4A16": 0.6}[scheme]
+
+
+def test_gpt2_as_the_hub_has_it_is_fetched_whole(
+    store: Store, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its weights are named without the head's prefix there, and its configuration leaves out what is usual."""
+    folder = tmp_path / "hub"
+    shutil.copytree(folders["GPT2"], folder)
+    tensors = load_file(str(folder / hf.WEIGHTS))
+    named = {name.removeprefix("transformer."): value for name, value in tensors.items()}
+    named |= {f"h.{at}.attn.bias": torch.ones(1, 1, 256, 256) for at in range(4)}
+    save_file(named, str(folder / hf.WEIGHTS), metadata={"format": "pt"})
+    told = hf.read_json(folder / hf.CONFIG)
+    hf.write_json(
+        folder / hf.CONFIG, {key: value for key, value in told.items() if key != "tie_word_embeddings"}
+    )
+    made = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
+    found = weights(store, made)
+    assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_every_step_sees_rows_by_columns_and_conv1d_is_stored(store: Store, folders: dict[str, Path]) -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    start = run_plan(plan_of(source={"uri": f"file:{folders['GPT2']}"}), store)
+    ours, theirs = hf.load_model(store.open(start.artifact).path), plain(store, start)
+    assert not any(isinstance(module, Conv1D) for module in ours.modules())
+    assert sum(isinstance(module, Conv1D) for module in theirs.modules()) == 16
+    place = "transformer.h.0.attn.c_attn"
+    assert ours.get_submodule(place).weight.shape == (96, 32)
+    assert weights(store, start)[f"{place}.weight"].shape == (32, 96)
 
 
 def test_a_trimmed_vocabulary_keeps_its_logits(store: Store, data_file: Path, start: CompressResult) -> None:

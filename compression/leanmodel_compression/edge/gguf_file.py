@@ -71,7 +71,10 @@ def write(source: Path, path: Path, shape: ModelShape, precision: str) -> int:
             known = names.get_name(name, try_suffixes=(".weight", ".bias"))
             if known is None:
                 raise ValueError(f"llama.cpp's {family} has no tensor for {name}")
-            value = arranged(name, file.get_tensor(name).float(), shape, family in INTERLEAVED).numpy()
+            value = file.get_tensor(name).float()
+            # llama.cpp has every linear layer rows × columns.
+            value = value.T.contiguous() if shape.decoder.turned(name) else value
+            value = arranged(name, value, shape, family in INTERLEAVED).numpy()
             stored = gguf.GGMLQuantizationType[kind if value.ndim > 1 else "F32"]
             writer.add_tensor(known, gguf.quants.quantize(value, stored), raw_dtype=stored)
             count += 1
@@ -93,11 +96,14 @@ def describe(writer: Any, shape: ModelShape, config: Mapping[str, Any]) -> None:
     # Written out: after heads were pruned the width of one does not follow from hidden / heads.
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
+    writer.add_vocab_size(shape.vocabulary)
+    if shape.decoder.positions:
+        writer.add_layer_norm_eps(float(config["layer_norm_epsilon"]))
+        return
     writer.add_rope_dimension_count(shape.head_dim)
     positions = config.get("rope_parameters") or {}
     writer.add_rope_freq_base(float(positions.get("rope_theta", config.get("rope_theta", 10000.0))))
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
-    writer.add_vocab_size(shape.vocabulary)
 
 
 def arranged(name: str, value: Any, shape: ModelShape, interleaved: bool) -> Any:

@@ -13,7 +13,14 @@ from leanmodel_api.manifest import load
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / "examples").rglob("*.yaml"))
 SCHEMA = yaml.safe_load((ROOT / "crds" / "leanmodel.yaml").read_text())["spec"]["versions"][0]["schema"]
-KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+KINDS = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
 
 
 def unknown(value: Any, schema: dict[str, Any], at: str) -> list[str]:
@@ -25,7 +32,11 @@ def unknown(value: Any, schema: dict[str, Any], at: str) -> list[str]:
     if "enum" in schema and value not in schema["enum"]:
         return [f"{at} is none of {schema['enum']}"]
     if isinstance(value, list):
-        return [found for index, one in enumerate(value) for found in unknown(one, schema["items"], f"{at}[{index}]")]
+        return [
+            found
+            for index, one in enumerate(value)
+            for found in unknown(one, schema["items"], f"{at}[{index}]")
+        ]
     if not isinstance(value, dict) or ("properties" not in schema and "additionalProperties" not in schema):
         return []
     found = [f"{at}.{name} is missing" for name in schema.get("required", ()) if name not in value]
@@ -44,7 +55,9 @@ def test_an_example_is_what_the_definition_and_the_rules_take(file: Path) -> Non
     assert unknown(body, {**SCHEMA["openAPIV3Schema"], "required": ["spec"]}, "") == []
     for data in model.spec.data_sets:
         if data.source.uri.startswith("file:"):
-            assert (file.parent / data.source.uri.removeprefix("file:")).exists(), "the data is beside the example"
+            assert (file.parent / data.source.uri.removeprefix("file:")).exists(), (
+                "the data is beside the example"
+            )
 
 
 def test_what_the_definition_lacks_is_found() -> None:

@@ -43,6 +43,10 @@ REAL = {
         "architectures": ["Gemma3ForCausalLM"], "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
     }),
+    "gpt2": (124_439_808, {
+        "architectures": ["GPT2LMHeadModel"], "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+        "n_positions": 1024, "vocab_size": 50257,
+    }),
 }  # fmt: skip
 """Parameters, and the configuration that the hub has: what it leaves out is the family's."""
 
