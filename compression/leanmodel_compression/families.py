@@ -221,8 +221,36 @@ GPT2 = Family(
         ),
     },
 )
+PHI3 = Family(
+    "Phi-3",
+    "Phi3ForCausalLM",
+    (
+        Projection("self_attn.qkv_proj", "hidden", ("queries", "keys", "keys")),
+        Projection("self_attn.o_proj", "queries", ("hidden",)),
+        Projection("mlp.gate_up_proj", "hidden", ("inner", "inner")),
+        Projection("mlp.down_proj", "inner", ("hidden",)),
+    ),
+    refusals={
+        ("Prune", "method", "Heads"): Refusal(
+            "its queries, keys and values are one layer, which it cuts by its configuration and not by their widths",
+            "write Neurons or Depth",
+        ),
+        ("Factorize", "type", "Factorize"): Refusal(
+            "there is no low-rank class of it", "write {type: Prune, method: Neurons}"
+        ),
+        ("Share", "type", "Share"): Refusal(
+            "there is no shared class of it", "write {type: Prune, method: Depth}"
+        ),
+        ("Export", "format", "GGUF"): Refusal(
+            "its tokenizers are not written to GGUF yet",
+            "remove the step, or convert the safetensors with llama.cpp's own converter",
+        ),
+    },
+)
 
-FAMILIES: dict[str, Family] = {one.architecture: one for one in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3, GPT2)}
+FAMILIES: dict[str, Family] = {
+    one.architecture: one for one in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3, GPT2, PHI3)
+}
 """The families whose tiny copies go through their steps in tests/compression, by architecture."""
 OWN_PREFIXES = ("LowRank", "Shared")
 """What our own classes' names begin with; the rest is the architecture that they were made of."""

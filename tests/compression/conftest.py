@@ -55,6 +55,7 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "sliding_window": 8, "query_pre_attn_scalar": 16, "pad_token_id": 0,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
+    "Phi3": {"pad_token_id": 0, "head_dim": None},
     # What is None here has another name there.
     "GPT2": {
         **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")),

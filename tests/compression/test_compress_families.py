@@ -26,7 +26,7 @@ from leanmodel_store.artifacts import Store
 
 pytestmark = pytest.mark.compression
 
-FAMILIES = {"Gemma3": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
+FAMILIES = {"Gemma3": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel", "Phi3": "Phi3ForCausalLM"}
 TUNE = {"epochs": "3", "learningRate": "0.01"}
 NEURONS = {"type": "Prune", "method": "Neurons", "ratio": "0.5", "samples": 16}
 HEAL = {"type": "Heal", "epochs": "1", "learningRate": "0.005", "method": "LoRA", "loraRank": 2}
@@ -245,6 +245,41 @@ def test_every_step_sees_rows_by_columns_and_conv1d_is_stored(store: Store, fold
     place = "transformer.h.0.attn.c_attn"
     assert ours.get_submodule(place).weight.shape == (96, 32)
     assert weights(store, start)[f"{place}.weight"].shape == (32, 96)
+
+
+@pytest.mark.parametrize(("scheme", "algorithm"), [("W8A8", "SmoothQuant"), ("W4A16", "AWQ")])
+def test_channels_of_fused_layers_are_scaled_without_changing_what_is_computed(
+    store: Store, folders: dict[str, Path], data_file: Path, scheme: str, algorithm: str
+) -> None:
+    start = run_plan(plan_of(source={"uri": f"file:{folders['Phi3']}"}), store)
+    step = {"type": "Quantize", "scheme": scheme, "algorithm": algorithm, "samples": 16}
+    made = run_plan(lean_plan(start, data_file, [step]), store)
+    whole, rounded = (logits(hf.load_model(store.open(one.artifact).path)) for one in (start, made))
+    off = float((whole - rounded).abs().mean() / whole.abs().mean())
+    assert 0 < off < {"W8A8": 0.1, "W4A16": 0.6}[scheme]
+    norm = "model.layers.0.input_layernorm.weight"
+    assert not torch.equal(weights(store, start)[norm], weights(store, made)[norm])
+
+
+def test_silent_channels_of_fused_layers_go_and_the_answers_stay(
+    store: Store, folders: dict[str, Path], data_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "silent"
+    shutil.copytree(folders["Phi3"], folder)
+    tensors, silent = load_file(str(folder / hf.WEIGHTS)), [1, 6, 7, 13, 20, 24, 29, 31]
+    for name, value in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            value[silent] = 0
+        if name.endswith("embed_tokens.weight"):
+            value[:, silent] = 0
+    save_file(tensors, str(folder / hf.WEIGHTS), metadata={"format": "pt"})
+    start = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
+    step = {"type": "Prune", "method": "Width", "ratio": "0.25", "samples": 16}
+    made = run_plan(lean_plan(start, data_file, [step]), store)
+    assert config(store, made)["hidden_size"] == 24 and config(store, made)["head_dim"] == 16
+    wanted = logits(plain(store, start))
+    # Norms are stored in bf16, and so is their scale.
+    assert float((logits(plain(store, made)) - wanted).abs().max()) < 0.02 * float(wanted.abs().max())
 
 
 def test_a_trimmed_vocabulary_keeps_its_logits(store: Store, data_file: Path, start: CompressResult) -> None:

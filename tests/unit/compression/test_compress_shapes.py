@@ -47,6 +47,10 @@ REAL = {
         "architectures": ["GPT2LMHeadModel"], "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
         "n_positions": 1024, "vocab_size": 50257,
     }),
+    "Phi-3-mini-4k": (3_821_079_552, {
+        "architectures": ["Phi3ForCausalLM"], "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064, "tie_word_embeddings": False,
+    }),
 }  # fmt: skip
 """Parameters, and the configuration that the hub has: what it leaves out is the family's."""
 
