@@ -75,11 +75,11 @@ test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
 test-long: test-long-compression test-long-serving ## Tests of techniques and routes that take minutes
 
 .PHONY: test-long-compression
-test-long-compression: setup
+test-long-compression: setup ## The long tests of techniques (under .venv-compression)
 	$(COMPRESSION_BIN)/python -m pytest tests/compression -m long $(PYTEST_ARGS)
 
 .PHONY: test-long-serving
-test-long-serving: setup
+test-long-serving: setup ## The long tests with Ray Serve and vLLM running (under .venv)
 	$(BIN)/python -m pytest tests/serving -m long $(PYTEST_ARGS)
 
 .PHONY: test-e2e

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic.alias_generators import to_camel
+
 from leanmodel_api.errors import Issue
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import CompressPlan
@@ -15,8 +17,9 @@ from leanmodel_api.steps import Step as StepSpec
 
 from .batches import Row, Rows, cut
 from .classifiers import checks as classifiers
+from .families import FAMILIES
 from .machine import Machine
-from .shapes import ARCHITECTURES, ModelShape
+from .shapes import ModelShape
 from .steps import EXPAND, export_as_teacher, registry, step_of
 from .steps.protocol import Step, Task
 
@@ -125,12 +128,12 @@ def model_issues(shape: ModelShape, plan: CompressPlan) -> list[Issue]:
                 "name the float model; quantised ones can only be brought along as lean.source",
             )
         )
-    if shape.architecture not in ARCHITECTURES and works:
+    if shape.architecture not in FAMILIES and works:
         found.append(
             Issue(
                 field,
                 f"{shape.architecture} is not supported yet by {works[0].step.name}",
-                f"name a model of {', '.join(ARCHITECTURES)}",
+                f"name a model of {', '.join(FAMILIES)}",
             )
         )
     if shape.positions and plan.max_model_length > shape.positions:
@@ -160,7 +163,27 @@ def template_issues(examples: Sequence[Example], has_template: bool, field: str)
 
 def task_issues(tasks: Sequence[tuple[Planned, Task]]) -> list[Issue]:
     """Return what the steps find wrong, each with its own data and the model as it will be by then."""
-    return [issue for item, task in tasks for issue in item.step.issues(task)]
+    return [
+        issue for item, task in tasks for issue in family_issues(item, task.shape) or item.step.issues(task)
+    ]
+
+
+def family_issues(item: Planned, shape: ModelShape) -> list[Issue]:
+    """Return that a decoder's family does not have a step, or not as it is asked for."""
+    refused = shape.decoder.refusal(item.spec) if shape.architecture in FAMILIES else None
+    if refused is None:
+        return []
+    member, refusal = refused
+    asked = (
+        item.step.name if member == "type" else f"{item.step.name} with {member} {getattr(item.spec, member)}"
+    )
+    return [
+        Issue(
+            f"{item.field}.{to_camel(member)}",
+            f"{asked} of a {shape.decoder.name}: {refusal.why}",
+            refusal.instead,
+        )
+    ]
 
 
 def refusals(tasks: Sequence[tuple[Planned, Task]], limit: int, machine: Machine) -> list[Issue]:

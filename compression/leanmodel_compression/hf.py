@@ -11,7 +11,7 @@ from typing import Any
 from leanmodel_api.low_rank import MODEL_TYPE as LOW_RANK
 from leanmodel_api.shared import MODEL_TYPE as SHARED
 
-from . import low_rank, shared
+from . import families, low_rank, shared
 from .classifiers import onnx_file
 
 CONFIG = "config.json"
@@ -103,7 +103,40 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     )
     if not more:
         require_all(info)
-    return frozen(model)
+    return frozen(straightened(model))
+
+
+def straightened(model: Any) -> Any:
+    """Put ordinary linear layers, rows × columns, where a model has transposed ones (GPT-2's Conv1D).
+
+    Every step then sees the same kind of layer; :func:`save_model` turns them back.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            columns, rows = module.weight.shape
+            made = torch.nn.Linear(columns, rows, device="meta")
+            made.weight = torch.nn.Parameter(module.weight.T.contiguous(), requires_grad=False)
+            made.bias = module.bias
+            model.set_submodule(name, made)
+    return model
+
+
+def turned_back(model: Any) -> Any:
+    """Undo :func:`straightened`, so that the model is stored as its family's users know it."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    family = families.of_model(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and family.turned(f"{name}.weight"):
+            made = Conv1D(module.out_features, module.in_features)
+            made.weight = torch.nn.Parameter(module.weight.T.contiguous(), requires_grad=False)
+            made.bias = module.bias
+            model.set_submodule(name, made)
+    return model
 
 
 def frozen(model: Any) -> Any:
@@ -138,7 +171,7 @@ def save_model(model: Any, folder: Path) -> None:
     """Write a float model as bf16: one safetensors file, configuration without paths, versions or dates."""
     import torch
 
-    model.to(torch.bfloat16)
+    turned_back(model.to(torch.bfloat16))
     model.save_pretrained(str(folder), max_shard_size="1000GB", safe_serialization=True)
     tidy(folder)
 

@@ -96,7 +96,8 @@ def calibration_bytes(shape: ModelShape, lengths: Sequence[int], hessians: bool)
     batch = activation_bytes(shape, max(lengths, default=1), 1)
     if not hessians:
         return LLMCOMPRESSOR_BYTES + states + batch
-    matrices = sum(FLOAT * linear.columns**2 for linear in shape.linears()[:7])
+    first = shape.linears()[: len(shape.decoder.projections)]
+    matrices = sum(FLOAT * linear.columns**2 for linear in first)
     return LLMCOMPRESSOR_BYTES + states + batch + matrices + 4 * FLOAT * shape.intermediate**2
 
 

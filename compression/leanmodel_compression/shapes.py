@@ -11,14 +11,8 @@ from typing import Any
 from leanmodel_api.low_rank import INNER, OUTER, RANKS
 from leanmodel_api.shared import LAYERS as SHARED
 
-# Decoders whose layers are q/k/v/o and gate/up/down projections under model.layers: the ones whose tiny
-# copies go through every step in tests/compression.
-ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-)
+from .families import HEAD, Family, family_of, of_config
+
 GGUF_ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -65,6 +59,17 @@ class ModelShape:
     extras: tuple[str, ...] = ()
 
     @property
+    def decoder(self) -> Family:
+        """What is known of the architecture's modules."""
+        return family_of(self.architecture)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How wide is what linear layers read and write."""
+        heads = {"queries": self.heads * self.head_dim, "keys": self.kv_heads * self.head_dim}
+        return {"hidden": self.hidden, "inner": self.intermediate, **heads}
+
+    @property
     def layer_parameters(self) -> int:
         """Parameters of one decoder layer, norms included; the mean where layers differ by rank."""
         return self._inside // self._stored
@@ -79,10 +84,22 @@ class ModelShape:
         """Parameters of all decoder layers, those of a group once."""
         if not self.ranks:
             return self._stored * (
-                sum(linear.columns * linear.rows for linear in self._layer(0)) + 2 * self.hidden
+                sum(linear.columns * linear.rows for linear in self._layer(0)) + self._vectors
             )
         inside = sum(linear.columns * linear.rows for linear in self.linears()[:-1])
-        return inside + 2 * self.hidden * self.layers
+        return inside + self._vectors * self.layers
+
+    @property
+    def _vectors(self) -> int:
+        """Parameters of a decoder layer's norms, and its biases where the family has them throughout."""
+        biases = sum(linear.rows for linear in self._layer(0)) if self.decoder.biased else 0
+        heads = self.decoder.head_norms * self.head_dim
+        return len(self.decoder.norms) * self.norm_parameters + heads + biases
+
+    @property
+    def norm_parameters(self) -> int:
+        """Parameters of one norm of the hidden state."""
+        return self.hidden * (2 if self.decoder.biased else 1)
 
     @property
     def embedding_parameters(self) -> int:
@@ -91,8 +108,13 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """Parameters in all (biases, where a family has them, are too few to count)."""
-        return self._inside + self.embedding_parameters + self.hidden
+        """Parameters in all (biases that only some layers have are too few to count)."""
+        return self._inside + self.embedding_parameters + self.position_parameters + self.norm_parameters
+
+    @property
+    def position_parameters(self) -> int:
+        """Parameters of the table of positions, where there is one."""
+        return self.positions * self.hidden if self.decoder.positions else 0
 
     @property
     def outputs(self) -> int:
@@ -111,22 +133,17 @@ class ModelShape:
             else:
                 found.append(Linear(f"{linear.name}.{INNER}", linear.columns, rank))
                 found.append(Linear(f"{linear.name}.{OUTER}", rank, linear.rows))
-        return [*found, Linear("lm_head", self.hidden, self.vocabulary)]
+        return [*found, Linear(HEAD, self.hidden, self.vocabulary)]
 
     def with_layers(self, layers: int) -> ModelShape:
         """Return the shape with another number of layers."""
         return replace(self, layers=layers)
 
     def _layer(self, index: int) -> list[Linear]:
-        at, queries, keys = f"model.layers.{index}", self.heads * self.head_dim, self.kv_heads * self.head_dim
+        at, widths = self.decoder.layer(index), self.widths
         return [
-            Linear(f"{at}.self_attn.q_proj", self.hidden, queries),
-            Linear(f"{at}.self_attn.k_proj", self.hidden, keys),
-            Linear(f"{at}.self_attn.v_proj", self.hidden, keys),
-            Linear(f"{at}.self_attn.o_proj", queries, self.hidden),
-            Linear(f"{at}.mlp.gate_proj", self.hidden, self.intermediate),
-            Linear(f"{at}.mlp.up_proj", self.hidden, self.intermediate),
-            Linear(f"{at}.mlp.down_proj", self.intermediate, self.hidden),
+            Linear(f"{at}.{one.name}", widths[one.reads], sum(widths[part] for part in one.writes))
+            for one in self.decoder.projections
         ]
 
 
@@ -136,19 +153,20 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
     Raises:
         KeyError: a size is missing, so the model is no decoder of the kind we know.
     """
-    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    family = of_config(config)
+    hidden, heads = int(config[family.key("hidden_size")]), int(config[family.key("num_attention_heads")])
     quantisation = config.get("quantization_config") or config.get("compression_config") or {}
     return ModelShape(
         architecture=str((config.get("architectures") or ["unknown"])[0]),
-        layers=int(config["num_hidden_layers"]),
+        layers=int(config[family.key("num_hidden_layers")]),
         hidden=hidden,
-        intermediate=int(config["intermediate_size"]),
+        intermediate=family.inner(config),
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
         head_dim=int(config.get("head_dim") or hidden // heads),
         vocabulary=int(config["vocab_size"]),
-        tied=bool(config.get("tie_word_embeddings", False)),
-        positions=int(config.get("max_position_embeddings", 0)),
+        tied=bool(config.get("tie_word_embeddings", family.tied)),
+        positions=int(config.get(family.key("max_position_embeddings"), 0)),
         quantised=str(quantisation.get("quant_method", "unknown method")) if quantisation else "",
         ranks=tuple(sorted((str(name), int(rank)) for name, rank in (config.get(RANKS) or {}).items())),
         shared=tuple(int(source) for source in config.get(SHARED) or ()),

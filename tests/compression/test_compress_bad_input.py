@@ -121,9 +121,9 @@ def test_an_unknown_architecture_is_named(
 ) -> None:
     folder = make_model(tmp_path / "strange", texts)
     config = hf.read_json(folder / hf.CONFIG)
-    hf.write_json(folder / hf.CONFIG, {**config, "architectures": ["GPT2LMHeadModel"]})
+    hf.write_json(folder / hf.CONFIG, {**config, "architectures": ["FalconForCausalLM"]})
     plan = plan_of(source={"uri": f"file:{folder}"}, dataSets=[data_set(data_file)], finetune={})
-    with pytest.raises(ManifestError, match="GPT2LMHeadModel is not supported yet"):
+    with pytest.raises(ManifestError, match="FalconForCausalLM is not supported yet"):
         run_plan(plan, store)
 
 

@@ -34,6 +34,7 @@ CASES = [
     pytest.param("Mistral", "Float16", {"sliding_window": None}, id="Mistral", marks=pytest.mark.long),
     pytest.param("Qwen2", "Float16", {}, id="Qwen2", marks=pytest.mark.long),
     pytest.param("Qwen3", "Int8", {}, id="Qwen3", marks=pytest.mark.long),
+    pytest.param("GPT2", "Int8", {}, id="GPT2", marks=pytest.mark.long),
 ]
 
 

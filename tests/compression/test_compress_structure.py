@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("Llama", {}, {**NEURONS, "ratio": "0.1"}, "ratio", 'write at least "0.5"'),
     ("Llama", {}, {**HEADS, "ratio": "0.2"}, "ratio", 'write at least "0.50"'),
     ("Llama", {"num_key_value_heads": 1}, HEADS, "method", "4 heads in 1 key-value groups"),
-    ("Qwen2", {}, HEADS, "method", "for which vLLM takes hidden / heads"),
+    ("Qwen2", {}, HEADS, "method", "vLLM takes hidden / heads"),
     (
         "Llama",
         {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4},

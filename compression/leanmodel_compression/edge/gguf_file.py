@@ -12,7 +12,7 @@ from typing import Any
 
 from leanmodel_api.steps import GGUF_FILE
 
-from .. import hf
+from .. import families, hf
 from ..shapes import ModelShape
 from . import vocabulary
 
@@ -24,12 +24,7 @@ BLOCK = 32
 """Columns that share a scale in Q8_0."""
 BITS = {"F32": 32.0, "F16": 16.0, "Q8_0": 8.5}
 """Bits of a weight, scales included: Q8_0 has one of 16 bits for each 32 weights."""
-FAMILIES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "llama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
+FAMILIES = {one.architecture: one.gguf for one in families.FAMILIES.values() if one.gguf}
 """llama.cpp's name of each architecture; those that tests/compression put through it."""
 INTERLEAVED = ("llama",)
 """Families for which llama.cpp turns neighbouring columns of a head, and transformers its two halves."""
@@ -76,7 +71,10 @@ def write(source: Path, path: Path, shape: ModelShape, precision: str) -> int:
             known = names.get_name(name, try_suffixes=(".weight", ".bias"))
             if known is None:
                 raise ValueError(f"llama.cpp's {family} has no tensor for {name}")
-            value = arranged(name, file.get_tensor(name).float(), shape, family in INTERLEAVED).numpy()
+            value = file.get_tensor(name).float()
+            # llama.cpp has every linear layer rows × columns.
+            value = value.T.contiguous() if shape.decoder.turned(name) else value
+            value = arranged(name, value, shape, family in INTERLEAVED).numpy()
             stored = gguf.GGMLQuantizationType[kind if value.ndim > 1 else "F32"]
             writer.add_tensor(known, gguf.quants.quantize(value, stored), raw_dtype=stored)
             count += 1
@@ -98,11 +96,14 @@ def describe(writer: Any, shape: ModelShape, config: Mapping[str, Any]) -> None:
     # Written out: after heads were pruned the width of one does not follow from hidden / heads.
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
+    writer.add_vocab_size(shape.vocabulary)
+    if shape.decoder.positions:
+        writer.add_layer_norm_eps(float(config["layer_norm_epsilon"]))
+        return
     writer.add_rope_dimension_count(shape.head_dim)
     positions = config.get("rope_parameters") or {}
     writer.add_rope_freq_base(float(positions.get("rope_theta", config.get("rope_theta", 10000.0))))
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
-    writer.add_vocab_size(shape.vocabulary)
 
 
 def arranged(name: str, value: Any, shape: ModelShape, interleaved: bool) -> Any:

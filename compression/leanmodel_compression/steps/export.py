@@ -17,6 +17,7 @@ from leanmodel_api.errors import Issue
 from .. import hf, memory
 from ..edge import gguf_file, runtime, vocabulary
 from ..shapes import ModelShape, forward_flops
+from . import training
 from .protocol import Outcome, Place, StepError, Task, WithoutRows, Work, checked
 
 # Half the sum of differences of probabilities, in the mean over positions; and how much less likely than torch's
@@ -202,8 +203,8 @@ def compare(model: Any, prompts: Sequence[Sequence[int]], answers: Sequence[runt
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = [*prompt, *answer.tokens]
         with torch.no_grad():
-            hidden = model.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
-            chances = model.lm_head(hidden[len(prompt) - 1 : len(ids) - 1]).float().softmax(-1)
+            hidden = model.base_model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+            chances = training.head_logits(model, hidden[len(prompt) - 1 : len(ids) - 1]).softmax(-1)
         for mine, token, told in zip(chances, answer.tokens, answer.likeliest, strict=True):
             numbers = torch.tensor(list(told))
             theirs = torch.tensor(list(told.values())).exp()

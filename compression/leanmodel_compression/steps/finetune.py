@@ -16,8 +16,6 @@ from ..shapes import ModelShape, forward_flops
 from . import stopping, training
 from .protocol import Outcome, Place, Task, WithRows, Work, checked
 
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 class Finetuning(WithRows):
     """Trains on answers alone: the prompt is given, the answer and its end are learned."""
@@ -126,11 +124,14 @@ def trained_parameters(task: Task) -> int:
     spec, shape = task.spec, task.shape
     layers = trained_layers(task)
     if spec.method == "LoRA":
-        # The seven projections of the first layer stand for those of every layer.
-        widths = sum(linear.columns + linear.rows for linear in shape.linears()[: len(LORA_TARGETS)])
+        # The projections of the first layer stand for those of every layer.
+        first = shape.linears()[: len(shape.decoder.projections)]
+        widths = sum(linear.columns + linear.rows for linear in first)
         return layers * int(spec.lora_rank) * widths
-    head = shape.embedding_parameters if spec.train_layers is None else 0
-    return layers * shape.layer_parameters + shape.hidden + head
+    tables = shape.embedding_parameters + shape.position_parameters
+    return (
+        layers * shape.layer_parameters + shape.norm_parameters + (tables if spec.train_layers is None else 0)
+    )
 
 
 def to_train(model: Any, task: Task) -> dict[str, Any]:
@@ -139,11 +140,12 @@ def to_train(model: Any, task: Task) -> dict[str, Any]:
     if layers is None:
         return dict(model.named_parameters())
     first = task.shape.layers - layers
-    last = tuple(f"model.layers.{index}." for index in range(first, task.shape.layers))
+    family = task.shape.decoder
+    last = tuple(f"{family.layer(index)}." for index in range(first, task.shape.layers))
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if name.startswith((*last, "model.norm."))
+        if name.startswith((*last, f"{family.norm}."))
     }
 
 
@@ -158,9 +160,9 @@ def add_adapters(model: Any, task: Task) -> Any:
         r=task.spec.lora_rank,
         lora_alpha=2 * task.spec.lora_rank,
         lora_dropout=0.0,
-        target_modules=list(LORA_TARGETS),
+        target_modules=[one.name for one in task.shape.decoder.projections],
         layers_to_transform=list(range(first, task.shape.layers)),
-        layers_pattern="layers",
+        layers_pattern=task.shape.decoder.layers.rpartition(".")[2],
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -16,6 +16,7 @@ from leanmodel_api.errors import Issue
 from leanmodel_api.step_rules import heal_issues
 
 from .. import memory
+from ..families import HEAD
 from ..shapes import Linear
 from . import adapters, aware, gradual, movement, training
 from .distill import Distillation, finish, learn, to_train
@@ -133,7 +134,7 @@ def scored(task: Task) -> int:
 
 def layers(task: Task) -> list[Linear]:
     """Return the linear layers whose zeros are kept, and beside which adapters stand: all but the head."""
-    return [linear for linear in task.shape.linears() if linear.name != "lm_head"]
+    return [linear for linear in task.shape.linears() if linear.name != HEAD]
 
 
 def freeze(parameter: Any, mask: Any) -> None:

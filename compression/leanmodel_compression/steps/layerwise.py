@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import hf
+from .. import families, hf
 from ..batches import Row, by_length
 from . import training
 from .kept import Kept, group_of
@@ -29,7 +29,7 @@ class Batch:
     Attributes:
         states: rows × width × hidden, what goes into the next layer.
         real: rows × width, False at padding.
-        calls: for each layer the further arguments that the model gives it (masks, positions).
+        calls: for each layer the further arguments that the model gives it (masks, positions), by place and by name.
     """
 
     states: Any
@@ -62,11 +62,12 @@ def walk(
     place.progress(0, 1, "loading")
     model = hf.load_model(place.source)
     kept, found = Kept(place.scratch / "layers", place.fingerprint), {}
-    layers = list(model.model.layers)
+    family = families.of_model(model)
+    layers = list(model.get_submodule(family.layers))
     with torch.no_grad():
         batches = enter(model, layers, rows)
         for index, layer in enumerate(layers):
-            name = f"model.layers.{index}"
+            name = family.layer(index)
             group = group_of(f"{name}.")
             tensors = kept.load(group)
             if tensors is None:
@@ -101,7 +102,7 @@ def enter(model: Any, layers: Sequence[Any], rows: Sequence[Row]) -> list[Batch]
         for layer in layers:
             layer.forward = _recorder(batch)
         try:
-            model.model(input_ids=ids, use_cache=False)
+            model.base_model(input_ids=ids, use_cache=False)
         finally:
             for layer in layers:
                 del layer.forward
@@ -112,10 +113,10 @@ def enter(model: Any, layers: Sequence[Any], rows: Sequence[Row]) -> list[Batch]
 def _recorder(batch: Batch) -> Callable[..., Any]:
     """Return a stand-in for a layer that notes its call and hands its input on."""
 
-    def forward(states: Any, *_: Any, **more: Any) -> Any:
+    def forward(states: Any, *further: Any, **more: Any) -> Any:
         if batch.states is None:
             batch.states = states
-        batch.calls.append(more)
+        batch.calls.append((further, more))
         return states
 
     return forward
@@ -146,5 +147,6 @@ def moments(layer: Any, index: int, batches: Sequence[Batch], watched: Sequence[
 
 
 def _call(layer: Any, index: int, batch: Batch) -> Any:
-    output = layer(batch.states, **batch.calls[index])
+    further, more = batch.calls[index]
+    output = layer(batch.states, *further, **more)
     return output[0] if isinstance(output, tuple) else output

@@ -15,13 +15,12 @@ from typing import Any
 from leanmodel_api.base import number
 from leanmodel_api.errors import Issue
 
-from .. import hf, memory
+from .. import families, hf, memory
 from ..batches import Row, by_length
 from ..shapes import ModelShape, forward_flops
 from . import training
 from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
 
-LAYER = re.compile(r"^model\.layers\.(\d+)\.(.*)$")
 MAX_TOKENS = 512
 # Lists of a configuration that have one entry per layer.
 PER_LAYER = ("layer_types", "no_rope_layers")
@@ -146,7 +145,7 @@ def influence(place: Place, rows: Sequence[Row]) -> list[float]:
     import torch
 
     model = hf.load_model(place.source)
-    layers = list(model.model.layers)
+    layers = list(model.get_submodule(families.of_model(model).layers))
     totals = [0.0] * len(layers)
     weight = torch.zeros(0)
 
@@ -169,7 +168,7 @@ def influence(place: Place, rows: Sequence[Row]) -> list[float]:
             weight = torch.zeros(ids.shape, dtype=torch.double)
             for line, index in enumerate(part):
                 weight[line, : len(rows[index].ids)] = 1.0
-            model.model(input_ids=ids, use_cache=False)
+            model.base_model(input_ids=ids, use_cache=False)
             place.progress(done + 1, len(parts), "measuring influence")
     for handle in handles:
         handle.remove()
@@ -182,16 +181,18 @@ def write(source: Path, target: Path, kept: Sequence[int], layers: int) -> None:
     from safetensors.torch import save_file
 
     numbers = {old: new for new, old in enumerate(kept)}
-    tensors = {}
+    config, tensors = hf.read_json(source / hf.CONFIG), {}
+    family = families.of_config(config)
+    layer = re.compile(rf"^{re.escape(family.layers)}\.(\d+)\.(.*)$")
     with safe_open(str(source / hf.WEIGHTS), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
-            match = LAYER.match(name)
+            match = layer.match(name)
             if match is None:
                 tensors[name] = file.get_tensor(name)
             elif int(match[1]) in numbers:
-                tensors[f"model.layers.{numbers[int(match[1])]}.{match[2]}"] = file.get_tensor(name)
+                tensors[f"{family.layer(numbers[int(match[1])])}.{match[2]}"] = file.get_tensor(name)
     save_file(tensors, str(target / hf.WEIGHTS), metadata={"format": "pt"})
-    hf.write_json(target / hf.CONFIG, prune_config(hf.read_json(source / hf.CONFIG), kept, layers))
+    hf.write_json(target / hf.CONFIG, prune_config(config, kept, layers))
     hf.copy_generation_config(source, target)
     hf.copy_tokenizer(source, target)
     hf.tidy(target)
@@ -204,7 +205,7 @@ def prune_config(config: Mapping[str, Any], kept: Sequence[int], layers: int) ->
         value = config.get(name)
         if isinstance(value, list) and len(value) == layers:
             new[name] = [value[index] for index in kept]
-    new["num_hidden_layers"] = len(kept)
+    new[families.of_config(config).key("num_hidden_layers")] = len(kept)
     # Qwen2 counts the layers without a sliding window; layer_types, where present, says the same per layer.
     if isinstance(config.get("max_window_layers"), int):
         new["max_window_layers"] = sum(1 for index in kept if index < config["max_window_layers"])

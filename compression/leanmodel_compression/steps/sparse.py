@@ -18,7 +18,7 @@ from leanmodel_api.errors import Issue
 from leanmodel_api.step_rules import prune_issues
 from leanmodel_api.steps import WEIGHT_METHODS
 
-from .. import hf, memory
+from .. import families, hf, memory
 from ..shapes import Linear, ModelShape, forward_flops, targeted
 from . import masks
 from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
@@ -236,17 +236,24 @@ def describe(spec: Any, layers: int, part: float) -> str:
 
 
 def read(place: Place) -> dict[str, Any]:
-    """Return the stored tensors of the model that comes in, in memory of their own."""
+    """Return the stored tensors of the model that comes in, in memory of their own, linear layers rows × columns."""
     from safetensors.torch import load_file
 
-    return {name: tensor.clone() for name, tensor in load_file(str(place.source / hf.WEIGHTS)).items()}
+    stored = load_file(str(place.source / hf.WEIGHTS))
+    return turned({name: tensor.clone() for name, tensor in stored.items()}, place)
+
+
+def turned(tensors: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Return tensors with those transposed that the model's family stores columns × rows."""
+    family = families.of_config(hf.read_json(place.source / hf.CONFIG))
+    return {name: value.T.contiguous() if family.turned(name) else value for name, value in tensors.items()}
 
 
 def write(tensors: Mapping[str, Any], place: Place) -> None:
-    """Write tensors beside the files that stay as they are."""
+    """Write tensors, linear layers rows × columns, beside the files that stay as they are."""
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), str(place.target / hf.WEIGHTS), metadata={"format": "pt"})
+    save_file(turned(tensors, place), str(place.target / hf.WEIGHTS), metadata={"format": "pt"})
     hf.write_json(place.target / hf.CONFIG, hf.read_json(place.source / hf.CONFIG))
     hf.copy_generation_config(place.source, place.target)
     hf.copy_tokenizer(place.source, place.target)

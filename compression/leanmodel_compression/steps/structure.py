@@ -25,10 +25,6 @@ from .protocol import Outcome, Place, Task, Work, checked, samples
 MAX_LENGTH = 512
 # Neurons stay in multiples of this where the model has them so: the smallest group of W4A16 goes on fitting.
 MULTIPLE = 32
-# vLLM takes hidden / heads for the width of a head here, whatever the configuration says.
-FIXED_HEADS = ("Qwen2ForCausalLM",)
-# transformers refuses a configuration whose heads do not divide the hidden width.
-DIVIDING_HEADS = ("LlamaForCausalLM",)
 
 
 class ByActivations:
@@ -111,7 +107,7 @@ class StructurePruning(ByActivations):
         changed, resumed_at = layerwise.walk(place, samples(task), [cut.output], cut.change, put)
         memory.give_back()
         sparse.write({**sparse.read(place), **changed}, place)
-        config = {**hf.read_json(place.target / hf.CONFIG), **settings_after(self.after(task), spec.method)}
+        config = {**hf.read_json(place.target / hf.CONFIG), **named(self.after(task), spec.method)}
         hf.write_json(place.target / hf.CONFIG, config)
         modules = len({name.rpartition(".")[0] for name in changed})
         return Outcome(modules, describe(spec, shape, cut.count), resumed_at, {})
@@ -123,22 +119,34 @@ class Cut:
     def __init__(self, method: str, shape: ModelShape, count: int):
         """Take the method, the shape that comes in, and the units (neurons or groups) that stay."""
         self.count = count
-        if method == "Neurons":
-            self.output, self.width = "mlp.down_proj", 1
-            self.inputs = {"mlp.gate_proj": 1, "mlp.up_proj": 1}
-        else:
-            queries, keys = group_heads(shape) * shape.head_dim, shape.head_dim
-            self.output, self.width = "self_attn.o_proj", queries
-            self.inputs = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
+        units = {"inner": 1}
+        if method == "Heads":
+            units = {"queries": group_heads(shape) * shape.head_dim, "keys": shape.head_dim}
+        # The projection whose columns are the units.
+        reads = next(iter(units))
+        self.output, self.width = shape.decoder.reading(reads).name, units[reads]
+        self.inputs: dict[str, list[tuple[int, int]]] = {}
+        for one in shape.decoder.projections:
+            parts, begins = [], 0
+            for part in one.writes:
+                if part in units:
+                    parts.append((begins, units[part]))
+                begins += shape.widths[part]
+            if parts:
+                self.inputs[one.name] = parts
+        """For each projection that writes units: where they begin among its rows, and how many rows are one."""
 
     def change(self, name: str, layer: Any, moments: Mapping[str, Any]) -> dict[str, Any]:
         """Return a layer's cut tensors by name."""
+        import torch
+
         output, gram = layer.get_submodule(self.output), moments[self.output]
         kept = slices.strongest(slices.contributions(output.weight, gram, self.width), self.count)
         columns = slices.spread(kept, self.width)
         found = {f"{name}.{self.output}.weight": slices.refit(output.weight, gram, columns)}
-        for at, width in self.inputs.items():
-            rows, module = slices.spread(kept, width), layer.get_submodule(at)
+        for at, parts in self.inputs.items():
+            rows = torch.cat([begins + slices.spread(kept, width) for begins, width in parts])
+            module = layer.get_submodule(at)
             found[f"{name}.{at}.weight"] = module.weight[rows]
             if module.bias is not None:
                 found[f"{name}.{at}.bias"] = module.bias[rows]
@@ -180,9 +188,6 @@ def neuron_issues(task: Task) -> list[Issue]:
 def head_issues(task: Task) -> list[Issue]:
     """Return why heads cannot go, or not as many."""
     shape, field = task.shape, task.field
-    if shape.architecture in FIXED_HEADS:
-        found = f"Heads of a {shape.architecture}, for which vLLM takes hidden / heads as the width of a head"
-        return [Issue(f"{field}.method", found, "write Neurons or Depth")]
     if shape.kv_heads < 2 or shape.heads % shape.kv_heads:
         found = (
             f"Heads of a model with {shape.heads} heads in {shape.kv_heads} key-value groups, which go whole"
@@ -193,7 +198,7 @@ def head_issues(task: Task) -> list[Issue]:
         found = f"{task.spec.ratio} takes none of {shape.kv_heads} key-value groups"
         return [Issue(f"{field}.ratio", found, f'write at least "{1 / shape.kv_heads:.2f}"')]
     heads = count * group_heads(shape)
-    if shape.architecture in DIVIDING_HEADS and shape.hidden % heads:
+    if shape.decoder.dividing_heads and shape.hidden % heads:
         fits = [
             groups for groups in range(1, shape.kv_heads) if shape.hidden % (groups * group_heads(shape)) == 0
         ]
@@ -206,8 +211,13 @@ def head_issues(task: Task) -> list[Issue]:
     return []
 
 
+def named(shape: ModelShape, method: str) -> dict[str, int]:
+    """Return the settings of a configuration that the cut changes, as the family calls them."""
+    return {shape.decoder.key(name): value for name, value in settings_after(shape, method).items()}
+
+
 def settings_after(shape: ModelShape, method: str) -> dict[str, int]:
-    """Return the settings of a configuration that the cut changes."""
+    """Return the settings that the cut changes."""
     if method == "Neurons":
         return {"intermediate_size": shape.intermediate}
     # Written out: it does not follow from hidden / heads any more.

@@ -183,8 +183,17 @@ def collate(rows: Sequence[Row], part: Sequence[int], pad: int) -> tuple[Any, An
 
 def answer_logits(model: Any, ids: Any, where: Any, columns: Any) -> Any:
     """Return the logits at the answer positions alone (positions × vocabulary): the head is the dear part."""
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    return model.lm_head(hidden[where, columns]).float()
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return head_logits(model, hidden[where, columns])
+
+
+def head_logits(model: Any, hidden: Any) -> Any:
+    """Return the logits of hidden states (… × hidden) in float32, as the model itself would give them."""
+    import torch
+
+    logits = model.get_output_embeddings()(hidden).float()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def learning_rate(peak: float, step: int, total: int) -> float:

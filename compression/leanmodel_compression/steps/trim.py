@@ -18,7 +18,7 @@ from typing import Any
 
 from leanmodel_api.errors import Issue
 
-from .. import hf, memory
+from .. import families, hf, memory
 from ..batches import Row
 from ..shapes import ModelShape, forward_flops, from_config
 from . import vocabulary
@@ -26,7 +26,6 @@ from .protocol import Outcome, Place, StepError, Task, Work, checked
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 # Copied as they are: they name tokens by their text. Slower tokenizers' files would contradict the new one.
 PLAIN_FILES = ("special_tokens_map.json", "chat_template.jinja")
 # The logits of so many rows, of so many tokens each, are compared.
@@ -176,10 +175,12 @@ def write(place: Place, tokenizer: Mapping[str, Any], kept: Sequence[int]) -> in
 
     new = {old: number for number, old in enumerate(kept)}
     tensors, rows, changed = {}, torch.tensor(kept, dtype=torch.long), 0
+    family = families.of_config(hf.read_json(place.source / hf.CONFIG))
+    tables = (f"{family.table}.weight", f"{families.HEAD}.weight")
     with safe_open(str(place.source / hf.WEIGHTS), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
             tensors[name] = file.get_tensor(name)
-            if name in TABLES:
+            if name in tables:
                 tensors[name] = tensors[name].index_select(0, rows)
                 changed += 1
     save_file(tensors, str(place.target / hf.WEIGHTS), metadata={"format": "pt"})

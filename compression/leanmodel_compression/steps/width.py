@@ -19,18 +19,14 @@ from leanmodel_api.step_rules import prune_issues
 
 from .. import hf, memory
 from ..batches import Row, by_length
+from ..families import HEAD, Family, of_model
 from ..shapes import ModelShape, forward_flops
 from . import sparse, training
 from .protocol import Outcome, Place, Task, Work, checked, samples
-from .structure import DIVIDING_HEADS, FIXED_HEADS, ByActivations
+from .structure import ByActivations
 
 # Widths stay multiples of this where they are: what kernels and small groups of scales like.
 MULTIPLE = 8
-NORMS = ("input_layernorm", "post_attention_layernorm", "model.norm")
-READS = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-"""Matrices whose columns are channels: they read the hidden state, or are it."""
-WRITES = ("o_proj", "down_proj")
-"""Matrices whose rows (and biases) are channels: they add to the hidden state."""
 
 
 class WidthPruning(ByActivations):
@@ -44,12 +40,7 @@ class WidthPruning(ByActivations):
         found = prune_issues(spec, field)
         if found:
             return found
-        if shape.architecture in FIXED_HEADS:
-            words = (
-                f"Width of a {shape.architecture}, for which vLLM takes hidden / heads as the width of a head"
-            )
-            found.append(Issue(f"{field}.method", words, "write Neurons or Depth"))
-        elif kept_width(spec, shape) >= shape.hidden:
+        if kept_width(spec, shape) >= shape.hidden:
             step = unit(shape)
             words = f"{spec.ratio} takes none of {shape.hidden} channels, which go in multiples of {step}"
             least = math.ceil(500 * step / shape.hidden) / 1000
@@ -88,7 +79,7 @@ class WidthPruning(ByActivations):
         memory.give_back()
         tensors = sparse.read(place)
         changed = {
-            name: value for name, whole in tensors.items() for value in [cut(name, whole, kept, factors)]
+            name: cut(name, whole, task.shape.decoder, kept, factors) for name, whole in tensors.items()
         }
         sparse.write(changed, place)
         config = hf.read_json(place.target / hf.CONFIG)
@@ -125,7 +116,9 @@ class Passes:
 
 def norms(model: Any) -> dict[str, Any]:
     """Return the norms of the hidden state by name."""
-    return {name: module for name, module in model.named_modules() if name.endswith(NORMS)}
+    family = of_model(model)
+    ends = (*(f".{name}" for name in family.norms), family.norm)
+    return {name: module for name, module in model.named_modules() if name.endswith(ends)}
 
 
 def importance(model: Any, rows: Sequence[Row], passes: Passes) -> Any:
@@ -140,7 +133,7 @@ def importance(model: Any, rows: Sequence[Row], passes: Passes) -> Any:
     handles = [norm.register_forward_hook(measure) for norm in norms(model).values()]
     with torch.no_grad():
         for ids, real in passes.over(rows):  # noqa: B007 - the hooks read it
-            model.model(input_ids=ids, use_cache=False)
+            model.base_model(input_ids=ids, use_cache=False)
             tokens += int(real.sum())
     for handle in handles:
         handle.remove()
@@ -168,28 +161,30 @@ def scales(model: Any, rows: Sequence[Row], kept: Any, passes: Passes) -> dict[s
     handles = [norm.register_forward_pre_hook(hook(name)) for name, norm in norms(model).items()]
     with torch.no_grad():
         for ids, real in passes.over(rows):  # noqa: B007 - the hooks read it
-            model.model(input_ids=ids, use_cache=False)
+            model.base_model(input_ids=ids, use_cache=False)
             tokens += int(real.sum())
     for handle in handles:
         handle.remove()
     return {name: total / tokens for name, total in totals.items()}
 
 
-def cut(name: str, value: Any, kept: Any, factors: Mapping[str, float]) -> Any:
+def cut(name: str, value: Any, family: Family, kept: Any, factors: Mapping[str, float]) -> Any:
     """Return a tensor without the channels that go; one that has none stays as it is."""
     at, _, kind = name.rpartition(".")
     if at in factors:
         return (value[kept].float() * factors[at]).to(value.dtype)
-    if at.endswith(WRITES):
+    # Rows (and biases) that add to the hidden state; columns that read it, or are it.
+    if at.endswith(tuple(f".{one.name}" for one in family.projections if one.writes == ("hidden",))):
         return value[kept].contiguous()
-    if at.endswith(READS) and kind == "weight":
+    reads = tuple(f".{one.name}" for one in family.projections if one.reads == "hidden")
+    if kind == "weight" and (at.endswith(reads) or at in (family.table, HEAD)):
         return value[:, kept].contiguous()
     return value
 
 
 def unit(shape: ModelShape) -> int:
     """Return the channels that go together, so that engines and transformers load what is left."""
-    heads = shape.heads if shape.architecture in DIVIDING_HEADS else 1
+    heads = shape.heads if shape.decoder.dividing_heads else 1
     return math.lcm(heads, math.gcd(shape.hidden, MULTIPLE))
 
 

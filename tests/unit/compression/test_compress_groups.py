@@ -62,7 +62,7 @@ def test_parameters_of_a_group_are_counted_once() -> None:
     [
         ({"protectFirst": 4}, {}, "f.layersPerGroup: groups of 2 leave no two of 6 layers together"),
         ({}, {"num_hidden_layers": 3}, "write 2, or protect fewer layers"),
-        ({}, {"architectures": ["GPT2LMHeadModel"]}, "f: there are no shared GPT2LMHeadModel"),
+        ({}, {"architectures": ["OlmoForCausalLM"]}, "f: there are no shared OlmoForCausalLM"),
     ],
 )
 def test_what_leaves_nothing_to_share_is_refused(

@@ -38,6 +38,29 @@ def test_smollm2_has_as_many_parameters_as_its_card_says() -> None:
     assert memory.weights_bytes(shape) == 4 * shape.parameters
 
 
+REAL = {
+    "gemma-3-270m": (268_098_176, {
+        "architectures": ["Gemma3ForCausalLM"], "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
+    }),
+    "gpt2": (124_439_808, {
+        "architectures": ["GPT2LMHeadModel"], "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+        "n_positions": 1024, "vocab_size": 50257,
+    }),
+    "Phi-3-mini-4k": (3_821_079_552, {
+        "architectures": ["Phi3ForCausalLM"], "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064, "tie_word_embeddings": False,
+    }),
+}  # fmt: skip
+"""Parameters, and the configuration that the hub has: what it leaves out is the family's."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_models_have_as_many_parameters_as_their_weights_say(name: str) -> None:
+    parameters, config = REAL[name]
+    assert from_config(config).parameters == parameters
+
+
 def test_thin_layers_are_counted_as_two() -> None:
     ranks = {"model.layers.0.mlp.up_proj": 100, "model.layers.7.self_attn.k_proj": 10}
     whole, thin = from_config(SMOLLM2), from_config({**SMOLLM2, "low_rank": ranks})

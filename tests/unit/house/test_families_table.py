@@ -17,12 +17,26 @@ def test_the_page_is_what_make_docs_writes():
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: f"{family[0]}-{family[1]}")
 def test_a_family_is_tested_where_the_page_says(family):
-    name, task, tests = family
+    name, task, tests, decoder = family
     if tests:
         text = (TESTS / f"{tests}.py").read_text()
+        if tests == "test_compress_families":
+            assert f'"{decoder}"' in text
+            return
         assert "FAMILIES" in text or f'"{name}"' in text or name in ("Llama", "Bert")
         making = "conftest" if task is None else "encoder_making"
         assert name in (TESTS / f"{making}.py").read_text() + text
+
+
+def test_what_a_family_refuses_is_no_yes_and_stands_below():
+    page = render()
+    gemma = next(line for line in page.splitlines() if line.startswith("| Gemma 3 |"))
+    cells = dict(
+        zip([f"{name} {method}".strip() for name, method in columns()], gemma.split(" | ")[2:], strict=False)
+    )
+    assert cells["Prune Width"] == cells["Factorize"] == cells["Share"] == cells["Export"] == "–"
+    assert cells["Quantize"] == "yes*" and cells["Prune Neurons"] == cells["Prune Heads"] == "yes"
+    assert "| `Quantize` with `algorithm: SmoothQuant` of a Gemma 3 |" in page
 
 
 def test_a_step_stands_where_its_task_has_it():
