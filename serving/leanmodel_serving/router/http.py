@@ -15,6 +15,14 @@ JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 
 
+_PRINTABLE = bytes(code if code >= 0x20 and code != 0x7F else ord("?") for code in range(256))
+
+
+def _header_value(text: str) -> bytes:
+    """Return a header's value as the wire takes it: what a client wrote (a field's name, say) may stand in it."""
+    return text.encode("latin-1", "replace").translate(_PRINTABLE).strip()
+
+
 class ClientGone(Exception):  # noqa: N818 - not an error of ours
     """The client hung up."""
 
@@ -74,7 +82,7 @@ class Answer:
         """Send status and headers."""
         self.status = status
         lines = [(b"content-type", content_type.encode())]
-        lines += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        lines += [(name.encode(), _header_value(value)) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def write(self, data: bytes) -> None:

@@ -87,10 +87,13 @@ def _asking(endpoint: Endpoint, settings: RouterSettings) -> dict[str, Any]:
         if status not in hidden
     }
     content: dict[str, Any] = {JSON: {"schema": {"type": "object", "description": "As the engine answers."}}}
+    told = "The answer."
     if any(field.name == "stream" for field in FIELDS[endpoint]):
-        content[EVENTS.partition(";")[0]] = {
-            "schema": {"type": "string", "description": "Chunks, an error where it broke off, then [DONE]."}
-        }
+        # Without a schema: OpenAPI 3.1 has none for the events of a stream.
+        content[EVENTS.partition(";")[0]] = {}
+        told = (
+            "The answer; with stream in server-sent events: chunks, an error where it broke off, then [DONE]."
+        )
     said = {**_headers({**SAID, **ALWAYS, "x-leanmodel-certificate": ATTRIBUTION["x-leanmodel-certificate"]}, required=True),
             **_headers({"x-leanmodel-policy": ATTRIBUTION["x-leanmodel-policy"], **MAY_SAY})}  # fmt: skip
     said["x-leanmodel-route"]["schema"]["enum"] = list(_ROUTES)
@@ -101,7 +104,7 @@ def _asking(endpoint: Endpoint, settings: RouterSettings) -> dict[str, Any]:
         "parameters": _parameters(settings),
         "requestBody": {"required": True, "content": {JSON: {"schema": _body(endpoint, settings.model)}}},
         "responses": {
-            "200": {"description": "The answer.", "headers": said, "content": content},
+            "200": {"description": told, "headers": said, "content": content},
             **refusals,
             "4XX": _refused(None, {"": "another refusal of the engine's"}, engine=True),
             "5XX": _refused(None, {"engine_error": "the engine failed, and says how"}),
