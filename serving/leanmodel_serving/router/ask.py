@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,12 +125,16 @@ class Ask:
         )
 
     def sampling(self, name: str, fill: Mapping[str, float | int]) -> float | int | None:
-        """Return a sampling parameter: the request's, else the one to fill in, else the engine's default."""
+        """Return a sampling parameter: the request's, else the one to fill in, else the engine's default.
+
+        What is no number, or one that no float can hold (JSON has no bound), is not a number: the engine says what is
+        wrong with it.
+        """
         found = self.body.get(name)
         if name == "max_tokens" and found is None:
             found = self.body.get("max_completion_tokens")
         if found is not None:
-            return found if isinstance(found, int | float) else float("nan")
+            return found if isinstance(found, int | float) and abs(found) <= _LARGEST else float("nan")
         return fill.get(name, _DEFAULTS.get(name))
 
     def missing(self, fill: Mapping[str, float | int]) -> dict[str, float | int]:
@@ -154,6 +159,9 @@ class Ask:
         if name in _NEUTRAL or value is None or value == [] or value == {}:
             return False
         return not (name in _HARMLESS and value == _HARMLESS[name])
+
+
+_LARGEST = sys.float_info.max
 
 
 def _whole(value: float | int | None) -> int | None:
