@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leanmodel_serving.router.ask import Ask, parse_ask
@@ -70,6 +70,7 @@ def test_media_and_tools_are_seen() -> None:
     assert ask("chat", tools=[{}]).facts({}, None, None).tools
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_body_breaks_the_reader(raw: bytes) -> None:
     for endpoint in ("chat", "completions"):
@@ -94,6 +95,7 @@ json_values = st.recursive(
 FIELDS = ("messages", "prompt", "stream", "n", "logprobs", "top_logprobs", "temperature", "max_tokens", "stream_options", "tools")  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_what_is_accepted_can_be_described(body: dict[str, Any]) -> None:
     """Whatever passes the checks never fails later, in the decision."""

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies_made import LENGTH_AT, certificate, made
 
@@ -118,6 +118,7 @@ turns = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(turns, max_size=8), turns)
 def test_no_pin_ever_leads_to_the_lean_model(before: list[Any], now: list[Any]) -> None:
     pins = Pins()
@@ -177,6 +178,7 @@ DEAR, CHEAP = (
 )
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 10**7),
     st.sampled_from(["cascade", "predictive", "all-lean", "all-large"]),
