@@ -21,7 +21,7 @@ from ..ledger.clerk import Clerk
 from ..ledger.file import LedgerFile
 from ..metrics import Meters
 from .ask import PATHS, TASK_ENDPOINTS, parse_ask
-from .bounded import in_time, within
+from .bounded import in_time, kept_alive, within
 from .breaker import Breakers, RetryBudget
 from .conversations import conversation
 from .cost import Pace
@@ -199,7 +199,8 @@ class RouterApp:
             async with self.gate.place(state.settings.limits):
                 work = Generation(self.shared, state, ask, request_id, started, wanted, talk, kind)
                 await work.admit(caller, len(raw))
-                await in_time(state.settings.limits, work.run(answer), answer)
+                async with kept_alive(state.settings.limits, ask.stream, answer, request_id):
+                    await in_time(state.settings.limits, work.run(answer), answer)
             status = answer.status
         except ApiError as error:
             status = error.status

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from leanmodel_api.router import RouterSettings
 
 from .ask import PATHS, TASK_ENDPOINTS
+from .bounded import UNDECIDED
 from .errors import EXTERNAL
 from .fields import FIELDS, Endpoint, Field
 from .http import EVENTS, JSON
@@ -97,6 +98,11 @@ def _asking(endpoint: Endpoint, settings: RouterSettings) -> dict[str, Any]:
     said = {**_headers({**SAID, **ALWAYS, "x-leanmodel-certificate": ATTRIBUTION["x-leanmodel-certificate"]}, required=True),
             **_headers({"x-leanmodel-policy": ATTRIBUTION["x-leanmodel-policy"], **MAY_SAY})}  # fmt: skip
     said["x-leanmodel-route"]["schema"]["enum"] = list(_ROUTES)
+    if settings.limits.heartbeat is not None and EVENTS.partition(";")[0] in content:
+        told += " One that was long in coming has had its headers before: what they do not say stands in comments."
+        said["x-leanmodel-route"]["schema"]["enum"].append(UNDECIDED)
+        for name in set(said) - {"x-leanmodel-route", *ALWAYS}:
+            said[name]["required"] = False
     said["x-leanmodel-reason"]["schema"]["enum"] = list(get_args(Reason))
     return {
         "operationId": endpoint,
