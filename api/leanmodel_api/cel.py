@@ -275,6 +275,10 @@ RULES: dict[str, list[Rule]] = {
             "!has(self.state) || self.state.matches('^pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?(/.*)?$')",
             "state: write pvc://CLAIM or pvc://CLAIM/FOLDER",
         ),
+        (
+            "!has(self.heartbeat) || duration(self.heartbeat) > duration('0s')",
+            "heartbeat: write above 0, such as 15s",
+        ),
     ],
     "spec.routing.monitoring": [
         (

@@ -53,6 +53,8 @@ def waiting_issues(spec: Spec) -> Iterable[Issue]:
     if fallback is not None:
         found += [(f"{_FALLBACK}.timeouts.{_wire(name)}", getattr(fallback.timeouts, name)) for name in WAITS]
     found.append(("spec.serving.router.breaker.openFor", router.breaker.open_for))
+    if router.heartbeat is not None:
+        found.append(("spec.serving.router.heartbeat", router.heartbeat))
     for field, text in found:
         if seconds(text) <= 0:
             yield Issue(field, f"found {text}", "write above 0, such as 30s")

@@ -95,6 +95,13 @@ class RouterLimits(Patience):
     request_timeout: float | None = Field(
         None, gt=0, le=86400, description="Seconds from the body to the last byte. Default: no limit."
     )
+    heartbeat: float | None = Field(
+        None,
+        gt=0,
+        le=86400,
+        description="Seconds of silence before a stream's first token after which it is kept alive by a comment. "
+        "Default: it is not.",
+    )
 
 
 class Resilience(Part):

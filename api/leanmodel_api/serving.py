@@ -151,6 +151,12 @@ class RouterServing(Part):
     limits: TrafficLimits | None = Field(
         None, description="What is taken at once. Default: bodies of 4Mi, no other limit."
     )
+    heartbeat: Duration | None = Field(
+        None,
+        description="How long a stream may be silent before its first token until it is answered 200 and kept alive by "
+        "comments, one after each such time, above 0, such as 15s: for proxies that cut silent connections. Its headers "
+        "are out then, and what they would have said follows as comments. Default: no comments.",
+    )
     state: str | None = Field(
         None,
         max_length=512,

@@ -53,7 +53,8 @@ def declared(spec: Spec, key_file: Callable[[str], str]) -> dict[str, Any]:
     What is as by default is left out where a router of before would not know the field.
     """
     router = spec.serving.router
-    limits = RouterLimits(**_waits(router.timeouts), **_taken(router.limits))
+    heartbeat = seconds(router.heartbeat) if router.heartbeat else None
+    limits = RouterLimits(**_waits(router.timeouts), **_taken(router.limits), heartbeat=heartbeat)
     if limits.answer_timeout == ANSWER_S:
         limits = limits.model_copy(update={"answer_timeout": None})
     resilience = Resilience(

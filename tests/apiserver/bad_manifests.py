@@ -211,6 +211,7 @@ BAD = (
     Bad("spec.routing.fallback.accepts", ["Tools", "Tools"], "accepts: write each ability once"),
     Bad("spec.routing.fallback.timeouts.firstToken", "0s", "firstToken: write above 0"),
     Bad("spec.serving.router.timeouts", {"answer": "0m"}, "answer: write above 0"),
+    Bad("spec.serving.router.heartbeat", "0s", "heartbeat: write above 0"),
     Bad("spec.serving.router.breaker.openFor", "0s", "openFor: write above 0"),
     Bad("spec.serving.router.retries", "2", "spec.serving.router.retries in body should match"),
     Bad("spec.routing.budget", {}, "write usdPerHour, usdPerDay, or both"),

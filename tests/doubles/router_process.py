@@ -33,6 +33,7 @@ async def main(folder: Path, port: int) -> None:
     meters = Meters({row.name: Silent() for row in METRICS})
     settings = SettingsFile(folder / "router.json")
     app = RouterApp(settings, Upstream("engines"), meters, "internal", clerk=clerk, keys=folder / "keys")
+    app.warm = True  # nobody warms an engine up here
     watch = asyncio.create_task(app.watch())
     server = uvicorn.Server(
         uvicorn.Config(

@@ -9,7 +9,6 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,21 @@ from ..engines.guard import bearer
 from ..ledger.clerk import Clerk
 from ..ledger.file import LedgerFile
 from ..metrics import Meters
-from .ask import PATHS, TASK_ENDPOINTS, Endpoint, parse_ask
-from .bounded import in_time, within
+from .ask import PATHS, TASK_ENDPOINTS, parse_ask
+from .bounded import in_time, kept_alive, within
 from .breaker import Breakers, RetryBudget
 from .conversations import conversation
 from .cost import Pace
-from .errors import ApiError, engine_down, not_found, other_task
+from .errors import ApiError, engine_down, other_task
+from .fields import Endpoint
 from .gate import Gate
 from .generation import Generation
 from .http import JSON, Answer, ClientGone, Receive, Scope, Send, header, read_body
 from .internal import ask_revision
 from .keyring import Keyring
 from .limiter import Limiter
+from .lookups import Health, Lookup, ModelList, found, listed, to_wire
+from .openapi import document
 from .outside import Door
 from .overrides import HEADERS, wishes
 from .pages import PREFIX as REPORTS
@@ -168,7 +170,7 @@ class RouterApp:
             await self._internal(path, method, scope, receive, answer, request_id)
         else:
             with contextlib.suppress(ClientGone):
-                await self._plain(scope, answer, request_id)
+                await self._look(scope, answer, request_id)
 
     async def _generate(
         self,
@@ -197,7 +199,8 @@ class RouterApp:
             async with self.gate.place(state.settings.limits):
                 work = Generation(self.shared, state, ask, request_id, started, wanted, talk, kind)
                 await work.admit(caller, len(raw))
-                await in_time(state.settings.limits, work.run(answer), answer)
+                async with kept_alive(state.settings.limits, ask.stream, answer, request_id):
+                    await in_time(state.settings.limits, work.run(answer), answer)
             status = answer.status
         except ApiError as error:
             status = error.status
@@ -266,59 +269,43 @@ class RouterApp:
         finally:
             self.shared.meters.count("leanmodel_internal_requests", status=str(status or _CLIENT_GONE))
 
-    async def _plain(self, scope: Scope, answer: Answer, request_id: str) -> None:
-        path, method = scope["path"], scope["method"]
-        headers = {"x-leanmodel-request-id": request_id}
-        handlers: dict[str, Callable[[], Awaitable[tuple[int, Any]]]] = {
-            "/v1/models": self._models,
-            f"/v1/models/{self.state.settings.model}": self._model,
-            "/healthz": self._health,
-            "/health": self._health,
-        }
+    async def _look(self, scope: Scope, answer: Answer, request_id: str) -> None:
+        path, headers = scope["path"], {"x-leanmodel-request-id": request_id}
         try:
-            if path in _ENDPOINTS:
-                raise ApiError(
-                    405, f"{path} takes POST", code="method_not_allowed", headers={"allow": "POST"}
-                )
             if path.startswith("/engines/"):
                 # Nobody but us asks there, and HAProxy comes to us only while that engine is not up.
                 raise engine_down(path.split("/")[2][:63], "it is not up")
-            if path not in handlers:
-                raise not_found(path)
-            if method not in ("GET", "HEAD"):
-                raise ApiError(405, f"{path} takes GET", code="method_not_allowed", headers={"allow": "GET"})
+            lookup = found(path, scope["method"], self.state.settings)
             if path.startswith("/v1/"):
                 self._caller(scope, self.state)
-            status, content = await handlers[path]()
+            status, content = self._found(lookup)
             await answer.whole(status, to_json(content), headers, JSON)
         except ApiError as error:
             await answer.error(error, headers)
 
-    async def _model(self) -> tuple[int, Any]:
-        return 200, {
-            "id": self.state.settings.model,
-            "object": "model",
-            "created": 0,
-            "owned_by": "leanmodel",
-        }
-
-    async def _models(self) -> tuple[int, Any]:
-        return 200, {"object": "list", "data": [(await self._model())[1]]}
-
-    async def _health(self) -> tuple[int, Any]:
+    def _found(self, lookup: Lookup) -> tuple[int, dict[str, Any]]:
         settings = self.state.settings
-        content = {
-            "status": "ready" if self.warm else "warming up",
-            "generation": settings.generation,
-            "large": settings.large.revision,
-            "lean": settings.lean.revision if settings.lean else None,
-            "strategy": settings.strategy,
-            "policy": self.state.policy or None,
-            "certificate": self.state.certificate,
-            "broken": self.shared.watcher.broken.model_dump(mode="json", by_alias=True),
-            "watchError": self.shared.watcher.problem or None,
-            "settingsError": self._problem or None,
-            "external": settings.external.permission if settings.external else "Forbidden",
-            "externalError": self.shared.door.problem() or None,
-        }
-        return (200 if self.warm else 503), content
+        if lookup == "model":
+            return 200, to_wire(listed(settings))
+        if lookup == "models":
+            return 200, to_wire(ModelList(data=[listed(settings)]))
+        if lookup == "document":
+            return 200, document(settings)
+        return (200 if self.warm else 503), to_wire(self._health())
+
+    def _health(self) -> Health:
+        settings = self.state.settings
+        return Health(
+            status="ready" if self.warm else "warming up",
+            generation=settings.generation,
+            large=settings.large.revision,
+            lean=settings.lean.revision if settings.lean else None,
+            strategy=settings.strategy,
+            policy=self.state.policy or None,
+            certificate=self.state.certificate,
+            broken=self.shared.watcher.broken,
+            watch_error=self.shared.watcher.problem or None,
+            settings_error=self._problem or None,
+            external=settings.external.permission if settings.external else "Forbidden",
+            external_error=self.shared.door.problem() or None,
+        )

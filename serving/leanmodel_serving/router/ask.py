@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
@@ -13,8 +14,8 @@ from leanmodel_api.classification import EMBEDDING, TASK, Task
 from leanmodel_routing.decide import RequestFacts
 
 from .errors import ApiError, model_not_found
+from .fields import Endpoint, check
 
-Endpoint = Literal["chat", "completions", "classify", "embeddings"]
 PATHS: dict[Endpoint, str] = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
@@ -124,12 +125,16 @@ class Ask:
         )
 
     def sampling(self, name: str, fill: Mapping[str, float | int]) -> float | int | None:
-        """Return a sampling parameter: the request's, else the one to fill in, else the engine's default."""
+        """Return a sampling parameter: the request's, else the one to fill in, else the engine's default.
+
+        What is no number, or one that no float can hold (JSON has no bound), is not a number: the engine says what is
+        wrong with it.
+        """
         found = self.body.get(name)
         if name == "max_tokens" and found is None:
             found = self.body.get("max_completion_tokens")
         if found is not None:
-            return found if isinstance(found, int | float) else float("nan")
+            return found if isinstance(found, int | float) and abs(found) <= _LARGEST else float("nan")
         return fill.get(name, _DEFAULTS.get(name))
 
     def missing(self, fill: Mapping[str, float | int]) -> dict[str, float | int]:
@@ -154,6 +159,9 @@ class Ask:
         if name in _NEUTRAL or value is None or value == [] or value == {}:
             return False
         return not (name in _HARMLESS and value == _HARMLESS[name])
+
+
+_LARGEST = sys.float_info.max
 
 
 def _whole(value: float | int | None) -> int | None:
@@ -191,34 +199,8 @@ def parse_ask(raw: bytes, endpoint: Endpoint, model: str | None) -> Ask:
         )
     if model is not None and body.get("model") != model:
         raise model_not_found(body.get("model"), model)
-    if endpoint == "chat":
-        messages = body.get("messages")
-        if (
-            not isinstance(messages, list)
-            or not messages
-            or not all(isinstance(item, dict) for item in messages)
-        ):
-            raise ApiError(
-                400, "messages: expected a list of objects with role and content", param="messages"
-            )
-        _check(body, "logprobs", bool, "true or false")
-        _check(body, "top_logprobs", int, "a whole number")
-    elif endpoint in ENCODERS:
-        if not isinstance(body.get("input"), str | list):
-            raise ApiError(400, "input: expected a text, or a list of texts", param="input")
+    check(body, endpoint)
+    if endpoint in ENCODERS:
         return Ask(endpoint, body, stream=False, usage_wanted=False)
-    else:
-        if not isinstance(body.get("prompt"), str | list):
-            raise ApiError(400, "prompt: expected a text", param="prompt")
-        _check(body, "logprobs", int, "a whole number")
-    _check(body, "stream", bool, "true or false")
-    _check(body, "n", int, "a whole number")
-    _check(body, "stream_options", dict, "an object")
     options = body.get("stream_options") or {}
     return Ask(endpoint, body, bool(body.get("stream")), bool(options.get("include_usage")))
-
-
-def _check(body: Mapping[str, Any], name: str, kind: type, expected: str) -> None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise ApiError(400, f"{name}: found {type(value).__name__}, expected {expected}", param=name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from leanmodel_api.router import RouterLimits
@@ -13,6 +14,8 @@ from .http import Answer
 from .sse import DONE, event
 
 BODY_S = 60.0
+UNDECIDED = "undecided"
+"""The header x-leanmodel-route of a stream whose headers went out before anybody had answered."""
 T = TypeVar("T")
 
 
@@ -30,6 +33,38 @@ async def within(limits: RouterLimits, body: Awaitable[T]) -> T:
         raise ApiError(
             408, f"the body did not come within {seconds:g} s; send it at once", kind="timeout_error", code="body_timeout"
         ) from None  # fmt: skip
+
+
+@asynccontextmanager
+async def kept_alive(
+    limits: RouterLimits, stream: bool, answer: Answer, request_id: str
+) -> AsyncIterator[None]:
+    """Keep a stream alive by comments, for the time of the ``with`` and until it begins.
+
+    Who answers is not known yet: ``x-leanmodel-route`` says so, and comments say it before the first event.
+    """
+    seconds = limits.heartbeat
+    if seconds is None or not stream:
+        yield
+        return
+    headers = {"x-leanmodel-request-id": request_id, "x-leanmodel-route": UNDECIDED}
+
+    async def beat(every: float) -> None:
+        while not answer.begun:
+            await asyncio.sleep(every)
+            await answer.keep_alive(headers)
+
+    heart = asyncio.create_task(beat(seconds))
+    heart.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        yield
+    finally:
+        try:
+            # Never in the middle of a message: an error may still have to be told.
+            await answer.turn.acquire()
+            answer.turn.release()
+        finally:
+            heart.cancel()
 
 
 async def in_time(limits: RouterLimits, work: Awaitable[None], answer: Answer) -> None:

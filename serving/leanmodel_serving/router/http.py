@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from .errors import ApiError
+from .sse import DONE, event
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -13,6 +15,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
+
+
+_PRINTABLE = bytes(code if code >= 0x20 and code != 0x7F else ord("?") for code in range(256))
+
+
+def _header_value(text: str) -> bytes:
+    """Return a header's value as the wire takes it: what a client wrote (a field's name, say) may stand in it."""
+    return text.encode("latin-1", "replace").translate(_PRINTABLE).strip()
 
 
 class ClientGone(Exception):  # noqa: N818 - not an error of ours
@@ -57,30 +67,60 @@ def _too_large(limit: int) -> ApiError:
 
 
 class Answer:
-    """One answer on its way; remembers whether it began, and how many pieces of it were sent."""
+    """One answer on its way; remembers whether it began, and how many pieces of it were sent.
+
+    A stream that is long in coming may be kept alive before it begins (:meth:`keep_alive`): 200 and the content type are
+    out then and cannot be taken back, but nothing of an answer is, so whoever answers is still open. What the headers
+    would have said goes out as comments, and an error as an event.
+    """
 
     def __init__(self, send: Send) -> None:
         """Wrap ASGI's send."""
         self._send = send
         self.status = self.events = 0
-        self.finished = False
+        self.finished = self.kept_alive = False
+        self.turn = asyncio.Lock()
+        """Held while something is sent before the answer has begun: two tasks may."""
 
     @property
     def begun(self) -> bool:
-        """Whether status and headers are out, and so cannot be taken back."""
+        """Whether something of an answer, or its status and headers, are out, and so cannot be taken back."""
         return self.status != 0
+
+    async def keep_alive(self, headers: Mapping[str, str]) -> None:
+        """Send a comment, after status and headers where that is the first; nothing once the answer has begun."""
+        async with self.turn:
+            if self.begun:
+                return
+            if not self.kept_alive:
+                self.kept_alive = True
+                await self._head(200, EVENTS, headers)
+            await self._piece(b": waiting\n\n")
 
     async def start(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
         """Send status and headers."""
-        self.status = status
+        async with self.turn:
+            self.status = status
+            if not self.kept_alive:
+                await self._head(status, content_type, headers)
+            else:
+                lines = (
+                    b": " + name.encode() + b": " + _header_value(value) for name, value in headers.items()
+                )
+                await self._piece(b"\n".join(lines) + b"\n\n")
+
+    async def _piece(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
         lines = [(b"content-type", content_type.encode())]
-        lines += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        lines += [(name.encode(), _header_value(value)) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""
         self.events += 1
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._piece(data)
 
     async def end(self) -> None:
         """Send the end of the body."""
@@ -90,8 +130,12 @@ class Answer:
     async def whole(
         self, status: int, body: bytes, headers: Mapping[str, str], content_type: str = JSON
     ) -> None:
-        """Send status, headers and the whole body."""
-        await self.start(status, content_type, {**headers, "content-length": str(len(body))})
+        """Send status, headers and the whole body; in a stream that was kept alive it is an event, and the last."""
+        if self.kept_alive:
+            await self.start(status, content_type, headers)
+            body = event(b"\ndata: ".join(body.splitlines())) + event(DONE)
+        else:
+            await self.start(status, content_type, {**headers, "content-length": str(len(body))})
         self.finished = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 

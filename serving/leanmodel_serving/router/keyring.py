@@ -90,7 +90,8 @@ class Keyring:
         # An id that nobody has takes as long as a wrong secret.
         entry = self._entries.get(name, _NOBODY)
         if not entry.is_of(secret) or entry is _NOBODY or not entry.valid_at(self._clock()):
-            raise _refused("the API key is not valid here, or no longer")
+            # OpenAI's words first: LiteLLM knows a wrong key by them alone.
+            raise _refused("Incorrect API key provided: it is not valid here, or no longer")
         return entry
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from leanmodel_routing.labels import log_probability
 
-from .ask import ENCODERS, Ask, Endpoint
+from .ask import ENCODERS, Ask
+from .fields import Endpoint
 
 
 class Reading:

@@ -25,8 +25,8 @@ from pydantic_core import to_json
 from leanmodel_api.external import ExternalAccess, Provider
 from leanmodel_api.router import RouterSettings
 
-from .ask import Endpoint
 from .errors import EXTERNAL
+from .fields import Endpoint
 from .wire import Reply, Stream, json_object, sent, streamed, whole
 
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/completions"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from .ask import Ask
-from .cost import NANO_PER_USD, Tariff, Usage
+from .cost import NANO_PER_USD, Tariff, Usage, usd
 from .errors import ApiError
 
 ROUTE = "x-leanmodel-route"
@@ -97,7 +98,7 @@ def affordable(
     if in_lean <= most:
         return "lean"
     raise ApiError(
-        400, f"{MOST}: the lean model alone may cost {in_lean / NANO_PER_USD:.9f}; lower max_tokens, or allow more",
+        400, f"{MOST}: the lean model alone may cost {usd(in_lean)}; lower max_tokens, or allow more",
         code="cost_limit", param=MOST,
     )  # fmt: skip
 
@@ -110,9 +111,10 @@ def most_cost(ask: Ask, fill: Mapping[str, float | int], tariff: Tariff) -> int 
     limit, text = ask.sampling("max_tokens", fill), ask.text()
     if text is None or not isinstance(limit, int) or limit <= 0 or tariff.basis in ("none", "wall-time"):
         return None
-    messages = len(ask.body.get("messages") or ()) + 1
-    answers = int(ask.sampling("n", fill) or 1)
-    return tariff.nano(Usage(len(text.encode()) + messages * _TEMPLATE_TOKENS, limit * answers), 0.0)
+    messages, answers = len(ask.body.get("messages") or ()) + 1, ask.sampling("n", fill) or 1
+    if not math.isfinite(answers):
+        return None
+    return tariff.nano(Usage(len(text.encode()) + messages * _TEMPLATE_TOKENS, limit * int(answers)), 0.0)
 
 
 def _number(headers: Mapping[str, str], name: str, expected: str, most: Decimal) -> Decimal | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from leanmodel_api.serving import Tracing
 
-from .ask import Endpoint
+from .fields import Endpoint
 from .http import Scope, header
 
 TRACE_PARENT, TRACE_STATE = "traceparent", "tracestate"

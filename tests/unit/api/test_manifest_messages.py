@@ -151,6 +151,7 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("an ability twice", [("spec.routing.fallback", {**fallback(), "accepts": ["Tools", "Tools"]})], "spec.routing.fallback.accepts", "write each once"),
     ("no time for a provider", [("spec.routing.fallback", {**fallback(), "timeouts": {"firstToken": "0s"}})], "spec.routing.fallback.timeouts.firstToken", "above 0"),
     ("no time for a model", [("spec.serving.router", {"timeouts": {"betweenTokens": "0m"}})], "spec.serving.router.timeouts.betweenTokens", "above 0"),
+    ("a heartbeat without a pause", [("spec.serving.router", {"heartbeat": "0s"})], "spec.serving.router.heartbeat", "above 0"),
     ("a breaker that never opens", [("spec.serving.router", {"breaker": {"openFor": "0s"}})], "spec.serving.router.breaker.openFor", "above 0"),
     ("more retries than requests", [("spec.serving.router", {"retries": "1.5"})], "spec.serving.router.retries", '"0.95"'),
     ("budget of nothing", [("spec.routing.budget", {})], "spec.routing.budget:", "write one of them, or both"),

@@ -236,7 +236,8 @@ def test_who_may_ask_for_how_much_waits_for_no_proof_and_asks_for_none() -> None
     """In force at once, even while a generation that is not proven leaves the traffic where it was."""
     routing = MODEL.spec.routing.model_copy(update={"budget": Budget(usd_per_hour="2")})
     limits = TrafficLimits(concurrency=8, queue_timeout="5s", max_body="1Mi", request_timeout="2m")
-    router = MODEL.spec.serving.router.model_copy(update={"access": "Keys", "limits": limits})
+    changes = {"access": "Keys", "limits": limits, "heartbeat": "15s"}
+    router = MODEL.spec.serving.router.model_copy(update=changes)
     serving = MODEL.spec.serving.model_copy(update={"router": router})
     spec = MODEL.spec.model_copy(update={"routing": routing, "serving": serving})
     bounded = MODEL.model_copy(update={"spec": spec})
@@ -250,7 +251,7 @@ def test_who_may_ask_for_how_much_waits_for_no_proof_and_asks_for_none() -> None
         assert after.budget == Budget(usd_per_hour="2") and after.access == "Keys"
         found = after.limits
         assert (found.concurrency, found.queue_timeout, found.max_body_bytes) == (8, 5.0, 2**20)
-        assert (found.queue, found.request_timeout) == (None, 120.0)
+        assert (found.queue, found.request_timeout, found.heartbeat) == (None, 120.0, 15.0)
         back = next_traffic(MODEL, after, draft, None, [])
         assert back is not None and (back.budget, back.access, back.limits) == (None, None, RouterLimits())
 
@@ -262,7 +263,7 @@ def test_without_bounds_the_settings_are_such_as_an_older_router_can_read() -> N
     assert settings is not None
     written = json.loads(settings.to_json())
     assert not {"budget", "access"} & set(written)
-    assert not {"concurrency", "queue", "queueTimeout", "bodyTimeout", "requestTimeout"} & set(
+    assert not {"concurrency", "queue", "queueTimeout", "bodyTimeout", "requestTimeout", "heartbeat"} & set(
         written["limits"]
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leanmodel_serving.router.ask import Ask, parse_ask
@@ -69,6 +70,7 @@ def test_media_and_tools_are_seen() -> None:
     assert ask("chat", tools=[{}]).facts({}, None, None).tools
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_body_breaks_the_reader(raw: bytes) -> None:
     for endpoint in ("chat", "completions"):
@@ -81,13 +83,19 @@ def test_no_body_breaks_the_reader(raw: bytes) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.floats(-9, 9),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.sampled_from([10**400, -(10**400), 10**308])
+    | st.text(max_size=4)
+    | st.floats(-9, 9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
 FIELDS = ("messages", "prompt", "stream", "n", "logprobs", "top_logprobs", "temperature", "max_tokens", "stream_options", "tools")  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_what_is_accepted_can_be_described(body: dict[str, Any]) -> None:
     """Whatever passes the checks never fails later, in the decision."""
@@ -99,3 +107,10 @@ def test_what_is_accepted_can_be_described(body: dict[str, Any]) -> None:
         found.facts({"temperature": 0.0, "max_tokens": 3}, None, None)
         found.text()
         assert found.logprobs is None or found.logprobs == int(found.logprobs)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "max_tokens", "n"])
+def test_a_number_that_no_float_holds_is_none_and_left_to_the_engine(name: str) -> None:
+    found = parse_ask(json.dumps({"prompt": "p", name: 10**400}).encode(), "completions", None)
+    assert math.isnan(found.sampling(name, {}) or 0)
+    assert name in found.facts({}, None, None).other_sampling

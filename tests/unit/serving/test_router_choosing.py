@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies_made import LENGTH_AT, certificate, made
 
@@ -118,6 +118,7 @@ turns = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(turns, max_size=8), turns)
 def test_no_pin_ever_leads_to_the_lean_model(before: list[Any], now: list[Any]) -> None:
     pins = Pins()
@@ -177,6 +178,7 @@ DEAR, CHEAP = (
 )
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 10**7),
     st.sampled_from(["cascade", "predictive", "all-lean", "all-large"]),
@@ -198,12 +200,25 @@ def test_no_request_can_cost_more_than_it_wishes(most: int, kind: str, tokens: i
     assert route.promised or route.way == "lean"
 
 
-@pytest.mark.parametrize("body", [{}, {"max_tokens": "many"}])
+@pytest.mark.parametrize(
+    "body", [{}, {"max_tokens": "many"}, {"max_tokens": 5, "n": 10**400}, {"max_tokens": 10**400}]
+)
 def test_a_cost_without_a_bound_is_refused(body: dict[str, Any]) -> None:
     priced = state("cascade", large=LARGE.model_copy(update={"price": DEAR}))
     with pytest.raises(ApiError) as refused:
         choose(priced, ask(**body), Wishes(max_nano=10**9))
     assert refused.value.code == "cost_unbounded"
+
+
+def test_a_cost_beyond_all_measure_is_told() -> None:
+    priced = state(
+        "cascade",
+        large=LARGE.model_copy(update={"price": DEAR}),
+        lean=LEAN.model_copy(update={"price": DEAR}),
+    )
+    with pytest.raises(ApiError, match="may cost [0-9]{300}") as refused:
+        choose(priced, ask(max_tokens=10**305, n=10**300), Wishes(max_nano=10**9))
+    assert refused.value.code == "cost_limit"
 
 
 def test_the_certificates_own_limit_bounds_the_cost() -> None:

@@ -15,6 +15,7 @@ from leanmodel_serving.engines.guard import guarded
 from leanmodel_serving.router.ask import Ask
 from leanmodel_serving.router.breaker import Breaker
 from leanmodel_serving.router.errors import ApiError
+from leanmodel_serving.router.http import JSON, Answer
 from leanmodel_serving.router.limiter import Limiter
 from leanmodel_serving.router.route import choose, scope_kind
 from leanmodel_serving.router.snapshot import SettingsFile, Snapshot
@@ -221,3 +222,15 @@ def test_settings_that_do_not_fit_together(changes: dict[str, Any], words: str) 
 def test_a_rate_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="tokensPerSecond"):
         Backend(revision="a", url="http://h", tokens_per_second="0")
+
+
+def test_what_a_client_wrote_cannot_break_the_headers_of_its_answer() -> None:
+    """A field's name stands in x-leanmodel-scope; a server that gets a control character sends no answer at all."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    said = {"x-leanmodel-scope": "sampling: a\r\nset-cookie: b\x00\x1f\x7f\u20ac \u00e9 "}
+    asyncio.run(Answer(send).start(200, JSON, said))
+    assert dict(sent[0]["headers"])[b"x-leanmodel-scope"] == b"sampling: a??set-cookie: b???? \xe9"
