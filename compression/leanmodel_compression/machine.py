@@ -8,21 +8,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .memory import read_status
+
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes that this process may still take, bytes free on the store's disk."""
+    """Bytes that this process may have, those that it has already among them; bytes free on the store's disk."""
 
     memory_bytes: int
     disk_bytes: int
 
 
 def look(store_root: Path) -> Machine:
-    """Read the machine's free memory and the free disk of the folder that holds the store."""
+    """Read what this process may have, and the free disk of the folder that holds the store.
+
+    Estimates are of a whole process, and this one is under way: what it holds already is not missing.
+    """
     folder = store_root
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return Machine(free_memory(), shutil.disk_usage(folder).free)
+    held = read_status().get("RssAnon", 0)
+    return Machine(free_memory() + held, shutil.disk_usage(folder).free)
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -119,6 +119,17 @@ def test_free_memory_is_what_a_limit_leaves_and_the_systems_where_there_is_none(
     assert machine.free_memory(tmp_path / "none", tmp_path / "none") == 2**62
 
 
+def test_what_this_process_holds_already_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda: 1000 * memory.MIB)
+    before = machine.look(tmp_path).memory_bytes
+    held = bytearray(200 * memory.MIB)
+    held[::4096] = b"x" * len(held[::4096])
+    assert machine.look(tmp_path / "not there yet").memory_bytes > before + 150 * memory.MIB
+    assert before >= 1000 * memory.MIB
+
+
 def test_the_meter_sees_what_was_held() -> None:
     with memory.Meter() as before:
         pass
