@@ -148,6 +148,23 @@ def model_issues(shape: ModelShape, plan: CompressPlan) -> list[Issue]:
     return found
 
 
+def tokenizer_issues(beyond: Sequence[str], shape: ModelShape, field: str) -> list[Issue]:
+    """Return that the tokenizer beside the weights is another model's: it gives numbers that the table lacks.
+
+    Args:
+        beyond: tokens whose numbers are larger than the token table.
+        shape: of the model.
+        field: the manifest's field that names the model.
+    """
+    if not beyond:
+        return []
+    found = (
+        f"its tokenizer is another model's: {len(beyond)} tokens, such as {beyond[0]!r}, have numbers beyond the "
+        f"{shape.vocabulary} rows of the token table"
+    )
+    return [Issue(field, found, "put the tokenizer beside the weights that they were trained with")]
+
+
 def template_issues(examples: Sequence[Example], has_template: bool, field: str) -> list[Issue]:
     """Return why a chat data set cannot be asked of this model."""
     if has_template or not any(example.messages is not None for example in examples):

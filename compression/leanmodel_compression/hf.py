@@ -61,6 +61,22 @@ def tokenizer_kind(folder: Path) -> str:
     return str(read_json(path).get("model", {}).get("type") or "") if path.exists() else ""
 
 
+def beyond(folder: Path, size: int) -> list[str]:
+    """Return the tokens of a folder's tokenizer whose numbers a table of ``size`` rows does not have.
+
+    Tokens that were added to the vocabulary by name are left out: some families name ones there (Gemma's of images)
+    that their text models cannot read, and no text becomes them.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return []
+    found = read_json(path)
+    words = found.get("model", {}).get("vocab") or {}
+    numbers = words if isinstance(words, dict) else {word: at for at, (word, *_) in enumerate(words)}
+    added = {entry["content"] for entry in found.get("added_tokens") or ()}
+    return sorted(word for word, number in numbers.items() if number >= size and word not in added)
+
+
 def know_own(folder: Path) -> None:
     """Tell transformers of our own classes where a folder's configuration asks for one."""
     path = folder / CONFIG
@@ -132,7 +148,8 @@ def turned_back(model: Any) -> Any:
     family = families.of_model(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and family.turned(f"{name}.weight"):
-            made = Conv1D(module.out_features, module.in_features)
+            with torch.device("meta"):
+                made = Conv1D(module.out_features, module.in_features)
             made.weight = torch.nn.Parameter(module.weight.T.contiguous(), requires_grad=False)
             made.bias = module.bias
             model.set_submodule(name, made)
@@ -185,7 +202,7 @@ def tidy(folder: Path, dtype: str = "bfloat16") -> None:
         value = {
             key: entry
             for key, entry in read_json(path).items()
-            if not key.startswith("_") and key not in ("transformers_version", "torch_dtype")
+            if not key.startswith("_") and key not in ("transformers_version", "torch_dtype", "auto_map")
         }
         if name == CONFIG:
             value["dtype"] = dtype

@@ -125,6 +125,8 @@ class Job:
     def _check(self, items: list[Planned], shape: ModelShape, raw: bool, start: Entry) -> None:
         """Hold the plan, and those that follow it, against the model and the data; no work is done yet."""
         issues = checks.model_issues(shape, self.plan)
+        place = f"{checks.role_field(self.plan)}.source"
+        issues += checks.tokenizer_issues(hf.beyond(start.path, shape.vocabulary), shape, place)
         rows: list[Rows | None] = []
         for item in items:
             name = self._data_set(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def objects(store: Store) -> set[str]:
         ([{**QUANTIZE, "scheme": "W8A16"}], "spec.lean.steps[0].scheme", "not supported yet"),
         ([{**QUANTIZE, "algorithm": "AWQ"}], "spec.lean.steps[0].algorithm", "write scheme: W4A16"),
         ([{**QUANTIZE, "targets": ["re:.*nothing.*"]}], "spec.lean.steps[0].targets", "match none"),
+        ([{**QUANTIZE, "ignore": []}], "spec.lean.steps[0].ignore", "lm_head is the token table"),
+        ([{"type": "Factorize", "ratio": "0.2", "targets": ["re:.*nothing.*"]}], "spec.lean.steps[0].targets", "match none"),
         ([{"type": "Prune", "keepLayers": 4}], "spec.lean.steps[0].keepLayers", "removes none"),
         ([{"type": "Prune", "ratio": "0.1"}], "spec.lean.steps[0].ratio", "removes none"),
         ([{"type": "Prune", "keepLayers": 1, "protectLast": 1}], "spec.lean.steps[0].keepLayers", "protect fewer"),
@@ -180,6 +183,63 @@ def test_a_loss_that_is_not_a_number_names_the_learning_rate(
         InputError, match=r"spec\.large\.finetune\.learningRate: the loss became nan .* step 1 of 6"
     ):
         run_plan(plan, store)
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_any_work(
+    store: Store, texts: list[tuple[str, str]], data_file: Path, tmp_path: Path
+) -> None:
+    folder = make_model(tmp_path / "mixed", texts, vocab_size=300)
+    plan = plan_of(source={"uri": f"file:{folder}"}, dataSets=[data_set(data_file)], finetune={})
+    with pytest.raises(
+        ManifestError, match="its tokenizer is another model's: .* beyond the 300 rows"
+    ) as caught:
+        run_plan(plan, store)
+    assert caught.value.issues[0].field == "spec.large.source"
+    assert not any((store.root / "scratch").iterdir())
+    # What was only added by name, and no text becomes, is let be: Gemma's text models name images' tokens.
+    words = hf.read_json(folder / "tokenizer.json")
+    words["added_tokens"] = [
+        {"id": number, "content": word, "special": True}
+        for word, number in words["model"]["vocab"].items()
+        if number >= 300
+    ]
+    hf.write_json(folder / "tokenizer.json", words)
+    assert hf.beyond(folder, 300) == []
+
+
+def test_a_teacher_with_other_tokens_is_refused() -> None:
+    from leanmodel_api.steps import Distill
+    from leanmodel_compression.batches import Row, Rows
+    from leanmodel_compression.shapes import ModelShape
+    from leanmodel_compression.steps import REGISTRY
+    from leanmodel_compression.steps.protocol import Task
+
+    student = ModelShape("LlamaForCausalLM", 2, 64, 128, 2, 2, 32, 400, True, 256)
+    teacher = ModelShape("LlamaForCausalLM", 4, 64, 128, 2, 2, 32, 500, True, 256)
+    rows = Rows(tuple(Row((1, 2, 3), 1) for _ in range(8)), ())
+    spec = Distill(type="Distill", max_length=64)
+    (issue,) = REGISTRY["Distill"].issues(Task(spec, "spec.lean.steps[0]", student, 0, rows, teacher))
+    assert "differ in vocabulary (500 and 400 tokens)" in issue.found
+
+
+def test_code_that_comes_with_a_model_is_never_run(
+    store: Store, texts: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    folder, trace = make_model(tmp_path / "own", texts), tmp_path / "ran"
+    (folder / "modeling_own.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
+    config = hf.read_json(folder / hf.CONFIG)
+    mapped = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    hf.write_json(folder / hf.CONFIG, {**config, "model_type": "own", "auto_map": mapped})
+    with pytest.raises(InputError, match="'own' is unknown to transformers, and the code .* is never run"):
+        run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
+    # A type that transformers knows is built by its own class, whatever the configuration names (as Phi-3's does).
+    known = tmp_path / "known"
+    shutil.copytree(folder, known)
+    hf.write_json(known / hf.CONFIG, {**config, "auto_map": mapped})
+    made = run_plan(plan_of(source={"uri": f"file:{known}"}), store)
+    stored = store.open(made.artifact).path
+    assert not trace.exists() and not list(stored.glob("*.py"))
+    assert "auto_map" not in hf.read_json(stored / hf.CONFIG)
 
 
 def test_a_chat_needs_a_template(

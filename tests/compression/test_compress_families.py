@@ -186,6 +186,27 @@ def rows_first(tensors: Mapping[str, torch.Tensor], name: str, decoder: Family) 
     return tensors[name].T if decoder.transposed else tensors[name]
 
 
+def test_heads_of_gemma3_go_and_the_rest_computes_as_if_they_were_silent(
+    store: Store, texts: list[tuple[str, str]], data_file: Path, tmp_path: Path
+) -> None:
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    folder = make_model(tmp_path / "grouped", texts, "Gemma3", **sizes)
+    start = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
+    step = {"type": "Prune", "method": "Heads", "ratio": "0.5", "samples": 16}
+    made = run_plan(lean_plan(start, data_file, [step]), store)
+    assert config(store, made)["num_attention_heads"] == 2 and config(store, made)["num_key_value_heads"] == 1
+    before, after = weights(store, start), weights(store, made)
+    for index in range(4):
+        at = f"model.layers.{index}.self_attn"
+        group = [bool(torch.equal(before[f"{at}.k_proj.weight"][8 * one : 8 * one + 8], after[f"{at}.k_proj.weight"])) for one in range(2)].index(True)  # fmt: skip
+        wide = torch.zeros_like(before[f"{at}.o_proj.weight"])
+        wide[:, 16 * group : 16 * group + 16] = after[f"{at}.o_proj.weight"]
+        before[f"{at}.o_proj.weight"] = wide
+    whole = plain(store, start)
+    whole.load_state_dict({name: value.float() for name, value in before.items()}, strict=False)
+    assert torch.allclose(logits(plain(store, made)), logits(whole), atol=3e-5)
+
+
 @pytest.mark.parametrize("method", ["Wanda", "SparseGPT"])
 def test_calibrated_zeros(store: Store, data_file: Path, start: CompressResult, method: str) -> None:
     step = {"type": "Prune", "method": method, "structure": "2:4", "samples": 8, "maxLength": 64}

@@ -94,7 +94,9 @@ def read_shape(folder: Path, field: str) -> ModelShape:
     gguf = find_gguf(folder)
     try:
         if gguf is None:
-            return any_shape(with_pooling(hf.read_json(folder / hf.CONFIG), folder))
+            config = hf.read_json(folder / hf.CONFIG)
+            refuse_code(config, field)
+            return any_shape(with_pooling(config, folder))
         return _gguf_shape(gguf)
     except (KeyError, ValueError, OSError) as error:
         raise StepError(
@@ -102,6 +104,20 @@ def read_shape(folder: Path, field: str) -> ModelShape:
                 field, f"the model's configuration cannot be read ({error})", "name a causal language model"
             )
         ) from error
+
+
+def refuse_code(config: Mapping[str, Any], field: str) -> None:
+    """Refuse a model that only code of its own can build: such code is never fetched and never run.
+
+    Raises:
+        StepError: it brings code (``auto_map``), and transformers has no class for its type.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = str(config.get("model_type", ""))
+    if config.get("auto_map") and kind not in CONFIG_MAPPING and not kind.startswith(tuple(hf.OWN)):
+        found = f"the model's type {kind!r} is unknown to transformers, and the code that came with it is never run"
+        raise StepError(Issue(field, found, "name a model that transformers builds by itself"))
 
 
 def _gguf_shape(path: Path) -> ModelShape:

@@ -21,6 +21,7 @@ from leanmodel_api.steps import MADE_FOR
 
 from .. import hf, memory
 from ..batches import MICRO_ANSWERS, MICRO_TOKENS
+from ..families import HEAD
 from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
 from . import scaling
 from .grid import BITS
@@ -71,6 +72,9 @@ class Quantization:
                     "write [Linear], or re:patterns such as re:.*mlp.*",
                 )
             )
+        elif task.shape.tied and any(linear.name == HEAD for linear in linears):
+            words = "lm_head is the token table of this model, too"
+            found.append(Issue(f"{field}.ignore", words, "add lm_head to it"))
         elif spec.scheme == "W8A8" and spec.group_size is not None:
             found.append(
                 Issue(
