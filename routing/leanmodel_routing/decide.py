@@ -13,6 +13,7 @@ from leanmodel_api.policy import Policy, PromptScope
 from leanmodel_api.routing_policy import RoutingPolicy
 from leanmodel_routing.observation import Observation
 from leanmodel_routing.predictors.predict import observed_confidence
+from leanmodel_routing.signals import SIGNALS
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Decider:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        specs = () if policy.predictor is None else policy.predictor.signals
+        # Of a signal that is not known here nothing can be said; whoever loads such a policy refuses it.
+        self._needs = {need for spec in specs if spec.name in SIGNALS for need in SIGNALS[spec.name].needs}
 
     @property
     def kind(self) -> str:
@@ -73,12 +77,12 @@ class Decider:
     @property
     def needs_logprobs(self) -> bool:
         """Whether the lean model must be asked for log-probabilities, because the decision reads them."""
-        return self._reads_answers and self._uses("logprob", "margin", "first-tokens", "length")
+        return self._reads_answers and bool(self._needs & {"logprobs", "margins"})
 
     @property
     def top_logprobs(self) -> int:
         """How many best log-probabilities per token to ask for: 2 where margins are read, else 0."""
-        return 2 if self._reads_answers and self._uses("margin") else 0
+        return 2 if self._reads_answers and "margins" in self._needs else 0
 
     @property
     def hold_back(self) -> int | None:
@@ -89,7 +93,7 @@ class Decider:
     def needs_prompt(self) -> bool:
         """Whether the prompt must be given, because the decision reads it."""
         first = bool({"predictive", "combined"} & self._kinds)
-        return first or (self._reads_answers and self._uses("prompt-ngrams"))
+        return first or (self._reads_answers and "prompt" in self._needs)
 
     @property
     def _kinds(self) -> set[str]:
@@ -201,12 +205,6 @@ class Decider:
             if certified is not None and serving is not None and serving != certified:
                 return False, f"{name}: {serving}, certified for {certified}"
         return (True, "") if scope.prompt is None else _prompt_fits(scope.prompt, facts)
-
-    def _uses(self, *parts: str) -> bool:
-        predictor = self.policy.predictor
-        return predictor is not None and any(
-            part in spec.name for spec in predictor.signals for part in parts
-        )
 
 
 def prompt_scope(template: str | Sequence[Mapping[str, str]]) -> PromptScope:

@@ -182,10 +182,6 @@ def _notes(
 
 
 def _groups(table: Table, accept: Mask, pair: Floats) -> dict[str, GroupFigures]:
-    rows: dict[str, list[int]] = {}
-    for row, record in enumerate(table.records):
-        if record.group is not None:
-            rows.setdefault(record.group, []).append(row)
     return {
         name: GroupFigures(
             n=len(members),
@@ -194,7 +190,7 @@ def _groups(table: Table, accept: Mask, pair: Floats) -> dict[str, GroupFigures]
             quality_large=_unit(float(table.large[members].mean())),
             enough=len(members) >= GROUP_ENOUGH,
         )
-        for name, members in sorted(rows.items())
+        for name, members in sorted(table.groups.items())
     }
 
 

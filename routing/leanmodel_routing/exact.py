@@ -24,6 +24,8 @@ from leanmodel_routing.tails import clopper_pearson_upper
 
 CELLS = 200
 """Cells over the splits of the harm between two classes; a cell's p-value is bounded from above."""
+MOST_AT_ONCE = 500_000
+"""Numbers in one array of cells."""
 NUISANCE_SHARE = 0.05
 """Share of the risk that is spent on the interval for u."""
 
@@ -113,11 +115,12 @@ def _largest(
     part = np.linspace(0.0, 1.0, CELLS // 4 + 1)
     width = edges[1] - edges[0]
     finer = [float(rest.max(initial=0.0))]
-    for cell in again:
-        inner = edges[cell] + width * part
-        finer.append(
-            float(_tail(one, other, seen, weight, inner[:-1], _other_rate(inner[1:], budget, share)).max())
-        )
+    # As many cells at once as stay small in memory: a call costs more than its arithmetic.
+    most = max(1, MOST_AT_ONCE // (len(part) * (one.harms + other.harms + 1)))
+    for cells in (again[first : first + most] for first in range(0, len(again), most)):
+        inner = edges[cells][:, None] + width * part
+        low, high = inner[:, :-1].ravel(), inner[:, 1:].ravel()
+        finer.append(float(_tail(one, other, seen, weight, low, _other_rate(high, budget, share)).max()))
     return max(finer)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +36,7 @@ def plan_groups(certify: Table, retain: float, risk: float) -> Plan:
     A group that could not pass even with no harm in it is not tested and takes no share. That is decided by the
     sizes of the groups alone, which say nothing of their losses.
     """
-    sizes = Counter(record.group for record in certify.records if record.group is not None)
+    sizes = {name: len(rows) for name, rows in certify.groups.items()}
     ranked = sorted(sizes, key=lambda name: (-sizes[name], name))
     tested = 0
     while tested < len(ranked) and sizes[ranked[tested]] >= fewest(retain, risk / (tested + 1)):
@@ -166,4 +165,4 @@ def _too_small(name: str, needed: int, part: Table, way: Way, terms: Terms, size
 
 
 def _rows(table: Table, name: str) -> Ints:
-    return np.flatnonzero(np.array([record.group == name for record in table.records]))
+    return table.groups.get(name, np.zeros(0, dtype=np.int64))

@@ -81,7 +81,7 @@ def calibrate_routing(
     for table in (given.fit, given.certify, given.report):
         check_price(table, usd_per_second)
     _check(given, strategies, per_group=per_group)
-    policy = _policy(
+    policy = policy_of(
         given, retain, confidence, seed, method, looks, strategies, usd_per_second, per_group=per_group
     )
     evaluation = evaluate_table(policy, given.report, part="report")
@@ -92,7 +92,8 @@ def calibrate_routing(
     )
 
 
-def _policy(
+@single_threaded
+def policy_of(
     given: Prepared,
     retain: float,
     confidence: float,
@@ -104,7 +105,10 @@ def _policy(
     *,
     per_group: bool,
 ) -> RoutingPolicy:
-    """The policy as chosen on fit and certified on certify; the report part is only counted."""
+    """The policy as chosen on fit and certified on certify, not yet measured; the report part is only counted.
+
+    Arguments as `calibrate_routing`'s, which measures it on the report part and seals it.
+    """
     fit, certify = given.fit, same_strata(given.fit, given.certify)
     risk = (1.0 - confidence) / looks
     plan = plan_groups(certify, retain, risk) if per_group else None
@@ -160,9 +164,9 @@ def _measured(policy: RoutingPolicy, given: Prepared, evaluation: RoutingEvaluat
     routed = route_table(policy, given.report)
     rules = {}
     for name, rule in policy.groups.items():
-        rows = np.flatnonzero([record.group == name for record in given.report.records])
+        rows = given.report.groups.get(name)
         found = {}
-        if len(rows):
+        if rows is not None:
             accept = routed.accepted[rows]
             bound = label_free(given.report.take(rows), accept, rule.certificate.confidence, "report")
             found = {
@@ -185,7 +189,7 @@ def _check(given: Prepared, strategies: Sequence[Strategy], *, per_group: bool) 
     unknown = [name for name in strategies if name not in STRATEGIES]
     if unknown:
         raise one(InputError, "strategies", f"found {unknown[0]!r}", f"name some of {', '.join(STRATEGIES)}")
-    if per_group and all(record.group is None for record in given.certify.records):
+    if per_group and not given.certify.groups:
         raise one(
             InputError, "records.group", "no record has one, but the promise is per group",
             "give each record its group, or leave out per_group",

@@ -119,6 +119,15 @@ class Table:
         found: Floats = self.weight / self.weight.sum()
         return found
 
+    @cached_property
+    def groups(self) -> dict[str, Ints]:
+        """Rows of each group, by its name; records without a group are in none."""
+        rows: dict[str, list[int]] = {}
+        for row, record in enumerate(self.records):
+            if record.group is not None:
+                rows.setdefault(record.group, []).append(row)
+        return {name: np.array(found, dtype=np.int64) for name, found in rows.items()}
+
     @property
     def costs_known(self) -> bool:
         """Whether every record carries both costs."""

@@ -5,8 +5,10 @@ and load no numpy.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 
+@lru_cache(maxsize=256)
 def clopper_pearson_upper(successes: int, n: int, confidence: float) -> float:
     """Exact upper bound of a share at one-sided `confidence`; 1 for n = 0 (Clopper & Pearson 1934)."""
     if n == 0 or successes >= n:

@@ -72,24 +72,41 @@ def _start(fit: Table, crossed: Floats, thresholds: Floats, retain: float) -> in
     noise would choose it.
     """
     weight = fit.mass * len(fit)
-    first = _growth(losses_at(fit, crossed, float(thresholds[0]), retain), weight, retain)
+    lean, large = (
+        _growths(retain * fit.large - fit.lean, retain),
+        _growths(retain * fit.large - fit.large, retain),
+    )
+    bets = _best_bets(weight * lean, weight * large, crossed, thresholds)
+
+    def growth(index: int) -> Floats:
+        found: Floats = np.where(crossed >= thresholds[index], lean[bets[index]], large[bets[index]])
+        return found
+
+    first = growth(0)
     best, start = 0.0, 0
     for index in range(1, len(thresholds)):
-        ahead = _growth(losses_at(fit, crossed, float(thresholds[index]), retain), weight, retain) - first
-        spread = float((weight * ahead).std()) / np.sqrt(len(fit))
-        lead = float((weight * ahead).mean()) - 1.64 * spread
+        ahead = weight * (growth(index) - first)
+        lead = float(ahead.mean()) - 1.64 * float(ahead.std()) / np.sqrt(len(fit))
         if lead > best + 1e-12:
             best, start = lead, index
     return start
 
 
-def _growth(losses: Floats, weight: Floats, retain: float) -> Floats:
-    """Log-growth of each record under the fraction that is best on average; half a total harm is added, so
-    that no fraction of 1 looks safe.
+def _growths(losses: Floats, retain: float) -> Floats:
+    """Log-growth [fractions, n] of a stake on each record; no fraction of 1, which one total harm would end."""
+    found: Floats = np.log1p(-np.minimum(FRACTIONS[:-1, None] * losses[None, :] / retain, 0.999999))
+    return found
+
+
+def _best_bets(lean: Floats, large: Floats, crossed: Floats, thresholds: Floats) -> Ints:
+    """Which fraction grows most at each threshold; half a total harm is added, so that none of 1 looks safe.
+
+    Weighted growths [fractions, n] of the records where the lean answer is accepted, and where the large one is.
     """
-    values, inverse = np.unique(losses, return_inverse=True)
-    mass = np.bincount(inverse, weights=weight)
-    grown = np.log1p(-np.minimum(FRACTIONS[:-1, None] * values[None, :] / retain, 0.999999))
-    with_harm = grown @ mass + 0.5 * np.log1p(-FRACTIONS[:-1])
-    found: Floats = grown[int(np.argmax(with_harm))][inverse]
+    order = np.argsort(-crossed, kind="stable")
+    accepted = np.searchsorted(-crossed[order], -thresholds, side="right")
+    gained = np.cumsum((lean - large)[:, order], axis=1)
+    gained = np.concatenate([np.zeros((len(gained), 1)), gained], axis=1)[:, accepted]
+    grown = large.sum(axis=1)[:, None] + gained + 0.5 * np.log1p(-FRACTIONS[:-1, None])
+    found: Ints = np.argmax(grown, axis=0)
     return found

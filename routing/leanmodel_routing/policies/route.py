@@ -39,12 +39,15 @@ def route_table(policy: Policy, table: Table) -> RoutedTable:
     direct = before is not None and after is None
     scores = None if before is None and after is None else combine(before, _cut(routing), after, len(table))
     accept = accepted(policy, scores, len(table))
-    asked = _asked(policy.kind, scores, accept)
+    asked = _asked(policy.kind, scores, accept).copy()
     for name, rule in {} if routing is None else routing.groups.items():
-        rows: Mask = np.array([record.group == name for record in table.records])
+        rows = table.groups.get(name)
+        if rows is None:
+            continue
         threshold = rule.ask_at if rule.kind == "predictive" else rule.threshold
-        kept = _keeps(rule.kind, threshold, scores, len(table))
-        accept, asked = np.where(rows, kept, accept), np.where(rows, _asked(rule.kind, scores, kept), asked)
+        theirs = None if scores is None else scores[rows]
+        accept[rows] = _keeps(rule.kind, threshold, theirs, len(rows))
+        asked[rows] = _asked(rule.kind, theirs, accept[rows])
     return RoutedTable(scores, before if direct else after, accept, asked, direct)
 
 

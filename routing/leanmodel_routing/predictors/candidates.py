@@ -19,6 +19,7 @@ class Candidate:
 
 
 LOGPROB_SIGNALS = ("min-logprob", "mean-logprob", "logprob-quantiles", "first-tokens", "length")
+PROMPT_SIGNAL = "prompt-ngrams"
 PROMPT_RECORDS = 400
 """Fit records below which 257 features of the prompt can only be learnt by heart."""
 FEW_HARMS = 10
@@ -37,7 +38,9 @@ def candidates_for(fit: Table) -> tuple[Candidate, ...]:
     model.
     """
     usable = {name for name, signal in SIGNALS.items() if _coverage(fit, signal.needs) >= _MOSTLY}
-    extra = tuple(name for name in ("margin", "finish", "answer-choice") if name in usable)
+    extra = tuple(
+        name for name in SIGNALS if name in usable and name not in (*LOGPROB_SIGNALS, PROMPT_SIGNAL)
+    )
     found: list[Candidate] = []
     if set(LOGPROB_SIGNALS) <= usable:
         found.append(Candidate("min-logprob", ("min-logprob",), "fine"))
@@ -50,11 +53,11 @@ def candidates_for(fit: Table) -> tuple[Candidate, ...]:
         base = extra
         if "answer-choice" in usable:
             found.append(Candidate("answer", extra, "fine"))
-    if "prompt-ngrams" in usable and len(fit) >= PROMPT_RECORDS:
+    if PROMPT_SIGNAL in usable and len(fit) >= PROMPT_RECORDS:
         name = "logprobs+prompt" if base else "prompt"
-        found.append(Candidate(name, (*base, "prompt-ngrams"), "benefit"))
+        found.append(Candidate(name, (*base, PROMPT_SIGNAL), "benefit"))
     elif not found:
-        found.append(Candidate("prompt", ("prompt-ngrams",), "fine"))
+        found.append(Candidate("prompt", (PROMPT_SIGNAL,), "fine"))
     return tuple(found)
 
 
@@ -64,9 +67,9 @@ def prompt_candidates(fit: Table) -> tuple[Candidate, ...]:
     None below PROMPT_RECORDS: so many features would be learnt by heart, and there is no single one whose
     direction is known beforehand.
     """
-    if len(fit) < PROMPT_RECORDS or _coverage(fit, SIGNALS["prompt-ngrams"].needs) < _MOSTLY:
+    if len(fit) < PROMPT_RECORDS or _coverage(fit, SIGNALS[PROMPT_SIGNAL].needs) < _MOSTLY:
         return ()
-    return (Candidate("prompt", ("prompt-ngrams",), "benefit"),)
+    return (Candidate("prompt", (PROMPT_SIGNAL,), "benefit"),)
 
 
 def _coverage(table: Table, needs: tuple[str, ...]) -> float:

@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from leanmodel_api.policy import LinearHead, Predictor, SignalSpec
 from leanmodel_routing.predictors.candidates import FEW_HARMS, Candidate
+from leanmodel_routing.predictors.logistic import newton_logistic
 from leanmodel_routing.signals import SIGNALS, features
 from leanmodel_routing.table import Floats, Ints, Table
 
@@ -173,6 +174,18 @@ def _head(
     known = LinearHead(intercept=float(np.log(rate / (1.0 - rate))), coefficients=tuple(order))
     if min(positive, negative) < 1e-9 or standard.shape[1] == 0:
         return known
+    found = None
+    if standard.shape[1] <= WIDE:
+        found = newton_logistic(standard, target, weight, ridge)
+    slopes, intercept = found or _scikit_logistic(standard, target, weight, ridge)
+    few = int((target < 1.0).sum()) < FEW_HARMS
+    if prior and "min_logprob" in names and few and slopes.min() < 0.0:
+        return known
+    return LinearHead(intercept=intercept, coefficients=tuple(slopes.tolist()))
+
+
+def _scikit_logistic(standard: Floats, target: Floats, weight: Floats, ridge: float) -> tuple[Floats, float]:
+    """Coefficients [d] and intercept by scikit-learn; arguments as `newton_logistic`'s."""
     yes, no = target > 0.0, target < 1.0
     rows = np.concatenate([standard[yes], standard[no]])
     label = np.concatenate([np.ones(int(yes.sum())), np.zeros(int(no.sum()))])
@@ -186,9 +199,7 @@ def _head(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows, label, sample_weight=share)
-    if prior and "min_logprob" in names and int(no.sum()) < FEW_HARMS and model.coef_.min() < 0.0:
-        return known
-    return LinearHead(intercept=float(model.intercept_[0]), coefficients=tuple(model.coef_[0].tolist()))
+    return model.coef_[0], float(model.intercept_[0])
 
 
 def _folds(fit: Table, rows: Ints, rng: np.random.Generator) -> Ints:

@@ -8,6 +8,7 @@ from leanmodel_api.policy import SignalSpec
 from leanmodel_routing.observation import Observation
 from leanmodel_routing.signals.answer_choice import AnswerChoice
 from leanmodel_routing.signals.base import Params, Signal
+from leanmodel_routing.signals.closed_code import ClosedCode
 from leanmodel_routing.signals.finish import Finish
 from leanmodel_routing.signals.first_tokens import FirstTokens
 from leanmodel_routing.signals.length import Length
@@ -16,6 +17,8 @@ from leanmodel_routing.signals.mean_logprob import MeanLogprob
 from leanmodel_routing.signals.min_logprob import MinLogprob
 from leanmodel_routing.signals.prompt_ngrams import PromptNgrams
 from leanmodel_routing.signals.quantiles import LogprobQuantiles
+from leanmodel_routing.signals.valid_json import ValidJson
+from leanmodel_routing.signals.valid_number import ValidNumber
 
 _ALL: tuple[Signal, ...] = (
     MinLogprob(),
@@ -26,6 +29,9 @@ _ALL: tuple[Signal, ...] = (
     Length(),
     Finish(),
     AnswerChoice(),
+    ValidJson(),
+    ValidNumber(),
+    ClosedCode(),
     PromptNgrams(),
 )
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _ALL}

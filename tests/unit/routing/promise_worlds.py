@@ -29,6 +29,7 @@ class World:
         large: of the large model's.
         draws: how many records a calibration gets.
         spread: concentration of graded qualities around their expectation; 0: an answer is right or wrong.
+        grouped: whether the promise is made to each group.
     """
 
     table: Table
@@ -36,6 +37,7 @@ class World:
     large: Floats
     draws: int = 1_500
     spread: float = 0.0
+    grouped: bool = False
 
     def draw(self, rng: np.random.Generator) -> Table:
         """Return as many records as a calibration gets, answered anew."""
@@ -98,12 +100,12 @@ def telling(rng: np.random.Generator) -> World:
 
 
 def tiny(rng: np.random.Generator) -> World:
-    """The same, with 150 records in all."""
+    """As `telling`, with 150 records in all."""
     return replace(telling(rng), draws=150)
 
 
 def rare_class(rng: np.random.Generator) -> World:
-    """The same, judged by balanced accuracy with a class of 15%."""
+    """As `telling`, judged by balanced accuracy with a class of 15%."""
     lean, large = _chances(rng)
     classes = np.where(rng.random(POPULATION) < 0.15, "rare", "common").tolist()
     return World(_population(lean, large, _sure(lean, rng), classes=classes), lean, large)
@@ -162,13 +164,27 @@ def five_groups(rng: np.random.Generator) -> World:
     _, large = _chances(rng)
     lean = np.clip(large * np.array([1.0, 0.99, 0.95, 0.85, 0.3])[which], 0, 1)
     names = [f"group {number}" for number in which]
-    return World(_population(lean, large, _sure(lean, rng), groups=names), lean, large, draws=2_500)
+    return World(
+        _population(lean, large, _sure(lean, rng), groups=names), lean, large, draws=2_500, grouped=True
+    )
+
+
+def groups_of_five(rng: np.random.Generator) -> World:
+    """Half of the requests are of one group, the others of 150 groups with five records each; a promise for each."""
+    lean, large = _chances(rng)
+    names = np.where(rng.random(POPULATION) < 0.5, "many", "")
+    few = [f"few {number}" for number in rng.integers(150, size=POPULATION)]
+    groups = [name or other for name, other in zip(names.tolist(), few, strict=True)]
+    return World(
+        _population(lean, large, _sure(lean, rng), groups=groups), lean, large, draws=1_500, grouped=True
+    )
 
 
 WORLDS: dict[str, Callable[[np.random.Generator], World]] = {
     made.__name__.replace("_", " "): made
     for made in (
         telling, rare_class, graded, confidently_wrong, blind, ties, tiny, lean_better, all_right, all_wrong, five_groups,
+        groups_of_five,
     )
 }  # fmt: skip
 """By name."""
