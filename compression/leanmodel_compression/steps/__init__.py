@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
+from leanmodel_api import techniques
 from leanmodel_api.classification import EMBEDDING, Task
 
 from . import embedders
@@ -25,6 +27,13 @@ from .structure import StructurePruning
 from .trim import Trimming
 from .width import WidthPruning
 
+
+def added(module: ModuleType) -> Step:
+    """Return the step of a technique that is not ours."""
+    step: Step = module.step()
+    return step
+
+
 REGISTRY: dict[str, Step] = {
     step.name: step
     for step in (
@@ -40,6 +49,7 @@ REGISTRY: dict[str, Step] = {
         Exporting(),
     )
 }
+REGISTRY |= {step.name: step for step in map(added, techniques.modules())}
 EXPAND: Step = Expanding()
 """What stands after the last step that works on shared layers."""
 METHODS: dict[tuple[str, str], Step] = {
