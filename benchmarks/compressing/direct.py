@@ -46,6 +46,11 @@ def compress(asked: dict[str, Any]) -> None:
     from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if asked["algorithm"] == "AWQ" and not torch.cuda.is_available():
+        # It pins memory without asking whether there is a device, and fails on a machine that has none.
+        from llmcompressor.pipelines.cache import IntermediatesCache
+
+        IntermediatesCache.pin_memory = lambda *_: None
     model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.float32)
     rows = json.loads(Path(asked["rows"]).read_text(encoding="utf-8"))
     data: Any = [{"input_ids": torch.tensor([row], dtype=torch.long)} for row in rows]

@@ -130,7 +130,7 @@ class Maker:
         file = self.folder(large) / "tokenizer.json"
         count = min(subjects.WINDOWS, self.limits.examples or subjects.WINDOWS)
         vocabulary = Tokenizer.from_file(str(file)).get_vocab_size()
-        return {"windows": subjects.windows(file, "test")[:count], "vocabulary": vocabulary}
+        return {"windows": subjects.windows(file, "test", subjects.WINDOW)[:count], "vocabulary": vocabulary}
 
     def _ask(self, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         source, target = self.work / "asked.json", self.work / "answered.json"

@@ -11,8 +11,8 @@ from typing import Any
 from leanmodel_api.report import Estimate
 
 from .goals import NOT_RUN, Goal, goals, of_estimates
-from .rows import LARGE, Row, Subject
-from .subjects import WINDOW, WINDOWS
+from .rows import LARGE, TRAININGS, Row, Subject
+from .subjects import PIECE, WINDOW, WINDOWS
 from .table import Found, Line
 
 MB, MIB = 1e6, 2**20
@@ -58,7 +58,8 @@ def page(found: Found, direct: Sequence[dict[str, Any]], loaded: Sequence[str], 
 HOW_TO_READ = [
     "## How to read it", "",
     f"- *Perplexity* is per token of SmolLM2's tokenizer on WikiText-2's tokenised release (`<unk>` and `@-@` as they stand), the first {WINDOWS} "
-    f"windows of {WINDOW} tokens of its test part, each by itself; the windows are resampled. The validation part calibrates and heals. "
+    f"windows of {WINDOW} tokens of its test part, each by itself; the windows are resampled. The validation part calibrates "
+    f"(64 windows of {PIECE}) and heals ({TRAININGS['words'].examples} of them, once). "
     "So healing also teaches the release's style: the row *trained* is the same training with nothing compressed, and what a healed row "
     "owes to healing alone is its distance from that one.",
     "- *Quality* on the messages is of the report and the test part, which no step sees: greedy answers of the decoder (computed by "

@@ -65,12 +65,12 @@ class Training:
 
 
 TRAININGS: dict[Subject, Training] = {
-    "words": Training(256, "1", "0.0002", 4, 512),
-    "sms": Training(400, "2", "0.0002", 8, 512, imbalance=4),
+    "words": Training(128, "1", "0.0002", 4, 256),
+    "sms": Training(400, "2", "0.0002", 8, 256, imbalance=4),
     "labels": Training(2000, "5", "0.0001", 16, 128),
 }
 SAMPLES: dict[Subject, int] = {"words": 64, "sms": 128, "labels": 0}
-"""Calibration rows: of 512 tokens in words, of about 50 in sms."""
+"""Calibration rows: of 256 tokens in words, of about 50 in sms."""
 
 
 def rows(examples: int | None = None) -> list[Row]:

