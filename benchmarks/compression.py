@@ -128,6 +128,7 @@ class Run:
                 made = CompressResult.model_validate(line["result"])
                 found.lines[row.id] = Line(row, made, line["judged"], line["load"])
                 self._speed(found, row, made)
+                found.baselines |= {row.subject: line["baselines"]} if "baselines" in line else {}
         return found
 
     def _speed(self, found: Found, row: Row, made: CompressResult) -> None:

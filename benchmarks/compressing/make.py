@@ -104,6 +104,8 @@ class Maker:
         if subject not in self._started:
             self._started[subject] = (plan, made)
         line["judged"] = self._judge(subject, made)
+        if name == f"{subject}/{LARGE}" and plan.data_sets:
+            line["baselines"] = subjects.baselines(plan, self.store, line["judged"]["wanted"])
         self.lines.add(line)
         return line
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from leanmodel_api.report import Estimate
 
+from . import judge
 from .goals import NOT_RUN, Goal, goals, of_estimates
 from .rows import LARGE, TRAININGS, Row, Subject
 from .subjects import PIECE, WINDOW, WINDOWS
@@ -48,7 +49,7 @@ def page(found: Found, direct: Sequence[dict[str, Any]], loaded: Sequence[str], 
     for subject, title in TITLES.items():
         lines += ["", f"## {title}", "", *table(found, subject)]
         if subject != "words":
-            lines += ["", best(found, subject)]
+            lines += ["", best(found, subject), *trivial(found, subject)]
     if loaded:
         lines += ["", f"Loaded by vLLM as they are, and answered: {'; '.join(loaded)}."]
     lines += ["", "## Beside llm-compressor itself", "", *beside(direct), ""]
@@ -154,6 +155,16 @@ def best(found: Found, subject: Subject) -> str:
         f"{found.lines[row].row.name} ({found.lines[row].bytes / MB:.1f} MB)" for row in good[:BEST]
     )
     return f"The best {BEST} pipelines, the smallest that keep {LEAST_KEPT:.0%} of balanced accuracy: {words or 'none yet'}. {len(made)} were tried."
+
+
+def trivial(found: Found, subject: Subject) -> list[str]:
+    """Return what trivial models reach on the same messages."""
+    lines = []
+    for name, judged in found.baselines.get(subject, {}).items():
+        figures = judge.choices(judged, found.data[subject])
+        words = f"balanced accuracy {cell(figures['BalancedAccuracy'])}, F1 on spam {cell(figures['F1'])}"
+        lines.append(f"*{name}*, fitted on the same train part: {words}.")
+    return ["", *lines] if lines else []
 
 
 def of_direct(direct: Sequence[dict[str, Any]]) -> Goal:

@@ -13,6 +13,8 @@ from leanmodel_api.datasets import DataSet
 from leanmodel_api.manifest import load
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import CompressPlan, CompressResult, JobLimits
+from leanmodel_evaluation.baselines import train_baselines
+from leanmodel_evaluation.metrics import Task
 from leanmodel_operator.jobs import large_plan
 from leanmodel_store import datasets
 from leanmodel_store.artifacts import Store
@@ -104,6 +106,21 @@ def write_pieces(tokenizer_file: Path, path: Path) -> None:
     """Write the validation part as rows of a data set, each a window's text."""
     lines = [json.dumps({"text": window["text"]}) for window in windows(tokenizer_file, "valid", PIECE)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def baselines(start: CompressPlan, store: Store, wanted: list[str]) -> dict[str, dict[str, Any]]:
+    """Return what the trivial models answer to the messages on which rows are judged, as a row's answers are kept.
+
+    Args:
+        start: the plan of the large model.
+        store: where the data lies.
+        wanted: the answers of the messages that were asked.
+    """
+    parts = datasets.load(start.data_sets[0], Path("."), store)
+    task = Task.of(start.data_sets[0], parts.label_counts)
+    asked = held_out(start, store)[: len(wanted)]
+    made = train_baselines(parts.train, parts.validation, task, "BalancedAccuracy", 0)
+    return {model.name: {"given": list(model.answers(asked)), "wanted": wanted} for model in made}
 
 
 def held_out(start: CompressPlan, store: Store) -> list[Example]:

@@ -75,6 +75,7 @@ class Found:
         speeds: a row's speed by the large one's, from one run.
         rates: a row's own speed, tokens/s or requests/s.
         data: the data sets of the subjects that have choices.
+        baselines: what trivial models answer to the same messages, by subject and name.
     """
 
     rows: list[Row]
@@ -83,6 +84,7 @@ class Found:
     speeds: dict[str, Estimate] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     data: dict[str, DataSet] = field(default_factory=dict)
+    baselines: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     def large(self, row: str) -> Line | None:
         """Return the line of a row's large model."""
