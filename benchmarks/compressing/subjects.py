@@ -95,10 +95,11 @@ def windows(tokenizer_file: Path, part: str, size: int) -> list[dict[str, Any]]:
 
     text = (WIKITEXT / f"{part}.txt").read_text(encoding="utf-8")
     made = Tokenizer.from_file(str(tokenizer_file)).encode(text, add_special_tokens=False)
-    found = []
-    for at in range(0, len(made.ids) - size + 1, size):
-        begin, end = made.offsets[at][0], made.offsets[at + size - 1][1]
-        found.append({"ids": made.ids[at : at + size], "text": text[begin:end]})
+    # Each access makes the whole list anew.
+    ids, offsets, found = made.ids, made.offsets, []
+    for at in range(0, len(ids) - size + 1, size):
+        begin, end = offsets[at][0], offsets[at + size - 1][1]
+        found.append({"ids": ids[at : at + size], "text": text[begin:end]})
     return found
 
 
