@@ -37,7 +37,7 @@ def main(kind: str, folder: Path, threads: int) -> None:
 def vllm(folder: Path, threads: int) -> Ask:
     """Return a function that has vLLM generate, settled as our engine settles it on a machine without a GPU."""
     from leanmodel_serving.engines.base import EngineSettings
-    from leanmodel_serving.engines.hardware import cpu_dtype, cpu_flags
+    from leanmodel_serving.engines.hardware import cpu_dtype, cpu_flags, packed_weights
     from leanmodel_serving.engines.vllm import environment
 
     settings = EngineSettings(revision="measured", model=str(folder), token_file="-", threads=threads)
@@ -45,7 +45,7 @@ def vllm(folder: Path, threads: int) -> Ask:
     from vllm import LLM, SamplingParams
 
     engine = LLM(
-        model=str(folder), dtype=cpu_dtype("Auto", cpu_flags()), max_model_len=1024, enforce_eager=True,
+        model=str(folder), dtype=cpu_dtype("Auto", cpu_flags(), packed_weights(folder)), max_model_len=1024, enforce_eager=True,
         kv_cache_memory_bytes=CACHE_BYTES, distributed_executor_backend="uni", disable_log_stats=True,
         enable_prefix_caching=False, generation_config="vllm",
     )  # fmt: skip
