@@ -1,6 +1,6 @@
 """Peak memory: estimated from shapes before the work, measured while it runs.
 
-The estimates count what is held at once: the process itself, weights in float32, gradients and AdamW's two
+The estimates are of anonymous memory, and count what is held at once: the process itself, weights in float32, gradients and AdamW's two
 moments of what is trained, and what autograd keeps of the largest micro-batch. They err upwards.
 """
 
@@ -17,10 +17,11 @@ from types import TracebackType
 from .shapes import ModelShape
 
 MIB = 2**20
-# Interpreter, torch, transformers: what their libraries and buffers hold resident, as measured (860 to 920 MiB,
-# 340 of them mapped files); llmcompressor adds some.
-PROCESS_BYTES = 900 * MIB
-LLMCOMPRESSOR_BYTES = 100 * MIB
+# Interpreter, torch, transformers: 500 to 560 MiB of anonymous memory, as measured on models of no size (another 340 are
+# mapped libraries, which a kernel drops when memory is short), and what allocators hold between two uses; llmcompressor
+# adds some.
+PROCESS_BYTES = 640 * MIB
+LLMCOMPRESSOR_BYTES = 40 * MIB
 FLOAT = 4
 
 

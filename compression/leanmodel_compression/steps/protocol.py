@@ -91,9 +91,11 @@ class Work:
 
 
 def checked(task: Task, after: ModelShape, estimate: int) -> int:
-    """Return the larger of a step's estimate of memory and that of looking at what it made."""
-    answers = MICRO_ANSWERS if task.rows is not None else 0
-    return max(estimate, memory.forward_bytes(after, MICRO_TOKENS if answers else 64, answers))
+    """Return the larger of a step's estimate of memory and that of looking at what it made.
+
+    A step that sees no rows is looked at on the plan's data set all the same.
+    """
+    return max(estimate, memory.forward_bytes(after, MICRO_TOKENS, MICRO_ANSWERS))
 
 
 class StepError(InputError):

@@ -19,7 +19,7 @@ from ray import serve
 from .base import EngineSettings
 from .deployment import application
 from .guard import guarded
-from .hardware import cpu_dtype, cpu_flags, has_cxx_compiler
+from .hardware import cpu_dtype, cpu_flags, has_cxx_compiler, packed_weights
 from .kv_cache import needed_bytes, too_small
 from .logs import kept_log
 
@@ -46,13 +46,17 @@ def environment(settings: EngineSettings) -> dict[str, str]:
     return env
 
 
-def server_arguments(settings: EngineSettings, flags: set[str], cpu: bool) -> list[str]:
+def server_arguments(settings: EngineSettings, flags: set[str], cpu: bool, packed: bool = False) -> list[str]:
     """Return the command line that ``vllm serve`` would get for these settings.
 
     Args:
         settings: the engine's settings.
         flags: the processor's feature flags.
         cpu: whether vLLM computes on the CPU.
+        packed: whether the weights are packed integers (W4A16).
+
+    Raises:
+        ValueError: the weights cannot be computed with in the precision that is asked for; names the field.
     """
     arguments = [
         f"--model={settings.model}",
@@ -65,8 +69,14 @@ def server_arguments(settings: EngineSettings, flags: set[str], cpu: bool) -> li
         "--disable-fastapi-docs",
     ]
     if cpu:
+        try:
+            dtype = cpu_dtype(settings.dtype, flags, packed)
+        except ValueError as error:
+            role = settings.revision.partition("-")[0]
+            words = f"spec.serving.{role}.dtype: found {settings.dtype}, but {error}; write Auto or BFloat16"
+            raise ValueError(words) from error
         arguments += [
-            f"--dtype={cpu_dtype(settings.dtype, flags)}",
+            f"--dtype={dtype}",
             f"--kv-cache-memory-bytes={settings.kv_cache_bytes}",
             "--distributed-executor-backend=uni",
         ]
@@ -121,7 +131,8 @@ class VLLMEngine:
         from vllm.utils.argparse_utils import FlexibleArgumentParser
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        line = server_arguments(self.settings, cpu_flags(), current_platform.is_cpu())
+        packed = packed_weights(Path(self.settings.model))
+        line = server_arguments(self.settings, cpu_flags(), current_platform.is_cpu(), packed)
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(line)
         validate_parsed_serve_args(args)
         engine_args = AsyncEngineArgs.from_cli_args(args)

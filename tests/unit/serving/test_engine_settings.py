@@ -14,7 +14,7 @@ from leanmodel_serving.applications import (
     engine_application,
     router_application,
 )
-from leanmodel_serving.engines.hardware import cpu_dtype, cpu_flags
+from leanmodel_serving.engines.hardware import cpu_dtype, cpu_flags, packed_weights
 from leanmodel_serving.engines.vllm import environment, server_arguments
 from leanmodel_serving.host.reconcile import parse_desired
 
@@ -43,6 +43,41 @@ def test_auto_takes_bfloat16_only_where_the_processor_has_it(
     wanted: str, flags: set[str], found: str
 ) -> None:
     assert cpu_dtype(wanted, flags) == found  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("flags", [set(), {"avx2"}, {"avx512_bf16"}])
+def test_packed_weights_are_computed_with_in_16_bits(flags: set[str]) -> None:
+    """vLLM 0.29's kernel raises for float32: "cpu_gemm_wna16" not implemented for 'Float'."""
+    lean = engine("lean-1")
+    assert "--dtype=bfloat16" in server_arguments(lean, flags, cpu=True, packed=True)
+    asked = engine("lean-1", dtype="Float16")
+    assert "--dtype=float16" in server_arguments(asked, flags, cpu=True, packed=True)
+    with pytest.raises(
+        ValueError, match=r"^spec\.serving\.lean\.dtype: found Float32, but .*; write Auto or BFloat16$"
+    ):
+        server_arguments(engine("lean-1", dtype="Float32"), flags, cpu=True, packed=True)
+    # On a GPU vLLM has kernels for it, or says so itself.
+    assert "--dtype=float32" in server_arguments(
+        engine("lean-1", dtype="Float32"), flags, cpu=False, packed=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}}, True),
+        ({"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized"}}, False),
+        ({"quantization_config": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_whether_weights_are_packed_is_read_from_the_artifact(
+    tmp_path: Path, config: dict[str, object] | None, found: bool
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    assert packed_weights(tmp_path) is found
 
 
 def test_flags_are_read_from_either_kind_of_processor(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The benchmark of compression: rows, how one is made and judged, engines and speeds, the page."""
