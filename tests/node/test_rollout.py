@@ -103,6 +103,8 @@ def test_back_to_the_first_recipe_in_the_middle_of_a_rollout(
     place: Place, life: Object, manifest: Callable[..., Object]
 ) -> None:
     now, first = stable(place), applied(place)
+    # An earlier revision's pod that is still idling would take the next one in, and no other pod come up.
+    place.wait(lambda: len(pods(place, NAME, "lean")) == 1, "one lean pod is left", READY_SECONDS)
     lean = {name: pod["metadata"]["uid"] for name, pod in pods(place, NAME, "lean").items()}
     with asking(place, life["status"]["url"], NAME) as came_back:
         edited(place, manifest(NAME, shorter(27)))
