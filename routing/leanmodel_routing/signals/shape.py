@@ -6,6 +6,7 @@ elsewhere the signal has no feature.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from pydantic import JsonValue
@@ -18,15 +19,15 @@ FEWEST, SHARE = 5, 0.01
 _FENCE = "```"
 
 
-class Shape:
+class Shape(ABC):
     """One feature: 1 where the answer has the shape, else 0. No feature where all or none of the fit part's have it."""
 
     name: str
     needs = ("answer",)
 
+    @abstractmethod
     def has(self, text: str) -> bool:
         """Whether an answer, without the space around it, has the shape."""
-        raise NotImplementedError
 
     def fit(self, observations: Sequence[Observation]) -> dict[str, JsonValue]:
         """`tells`: whether the fit part has enough answers of either kind."""
