@@ -318,7 +318,8 @@ answers, which is itself wrong with chance ≤ {RISK:.0%}, was below the world's
 
 {QUIET:,} such requests, then others. *Requests*: from the change to the alarm, looked at after each period. *Stated*: what the
 monitors' own functions say is needed to see this change 9 times in 10 (`requests_to_see`: the label-free one from the
-true share of accepted and different answers, the score test by simulating itself). *Large*: share of the next
+true share of accepted and different answers, the score test by simulating itself); a run that
+is given up before that number counts as not within it. *Large*: share of the next
 {AFTERWARDS} requests that the router's choice (`leanmodel_serving.router.route.choose`) starts at the large model, before the
 change and after the alarm; a cascade starts each at the lean one. {early} runs alarmed before the change and are left out.
 
