@@ -176,7 +176,7 @@ def main() -> int:
             if count % 20 == 0:
                 took = time.monotonic() - began
                 print(f"{count} of {len(left)} pieces, {took:.0f} s", file=sys.stderr, flush=True)
-    page, failed = report([item for item in done if item["world"] in names])
+    page, failed = report([item for item in done if item["world"] in names and item["seed"] < options.draws])
     print(page)
     if options.out:
         options.out.write_text(page)
