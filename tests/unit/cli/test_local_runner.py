@@ -121,7 +121,11 @@ def test_a_child_s_lines_arrive_and_its_group_ends(tmp_path: Path) -> None:
         time.sleep(0.02)
     child.end(grace_seconds=5)
     assert child.poll() is not None and child.poll() != 0
-    assert start_time(int(lines[0])) is None
+    while (
+        start_time(int(lines[0])) is not None
+    ):  # killed with the group; whoever adopts an orphan reaps it a little later
+        assert time.monotonic() < deadline + 20
+        time.sleep(0.02)
     assert (tmp_path / "c.log").read_text().strip() == lines[0]
 
 
