@@ -53,16 +53,7 @@ def parse(raw: bytes, served: str) -> Question:
     Raises:
         BadRequestError: it cannot be answered.
     """
-    try:
-        body = json.loads(raw)
-    except ValueError as error:
-        raise BadRequestError(f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadRequestError("the body is no JSON object")
-    if body.get("model") not in (None, served):
-        raise BadRequestError(
-            f"model: found {str(body['model'])[:100]!r}, served is {served!r}", "model", 404
-        )
+    body = body_of(raw, served)
     for name in _TASK_FIELDS:
         if name in body:
             raise BadRequestError(f"{name}: a classifier reads one text: write input", name)
@@ -76,6 +67,25 @@ def parse(raw: bytes, served: str) -> Question:
     if use is not None and not isinstance(use, bool):
         raise BadRequestError("use_activation: expected true or false", "use_activation")
     return Question(tuple(texts), truncation(body), use is not False)
+
+
+def body_of(raw: bytes, served: str) -> dict[str, Any]:
+    """Return a request's body, which is for the model that is served here.
+
+    Raises:
+        BadRequestError: it is no JSON object, or names another model.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("the body is no JSON object")
+    if body.get("model") not in (None, served):
+        raise BadRequestError(
+            f"model: found {str(body['model'])[:100]!r}, served is {served!r}", "model", 404
+        )
+    return body
 
 
 def truncation(body: Mapping[str, Any]) -> int | None:

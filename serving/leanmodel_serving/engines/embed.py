@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .classify import MOST_TEXTS, BadRequestError, truncation
+from .classify import MOST_TEXTS, BadRequestError, body_of, truncation
 
 Encoding = Literal["float", "base64"]
 
@@ -44,16 +43,7 @@ def parse_embedding(raw: bytes, served: str, width: int) -> Wanted:
     Raises:
         BadRequestError: it cannot be answered.
     """
-    try:
-        body = json.loads(raw)
-    except ValueError as error:
-        raise BadRequestError(f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadRequestError("the body is no JSON object")
-    if body.get("model") not in (None, served):
-        raise BadRequestError(
-            f"model: found {str(body['model'])[:100]!r}, served is {served!r}", "model", 404
-        )
+    body = body_of(raw, served)
     if "messages" in body:
         raise BadRequestError(
             "messages: a vector is made of one text, not of a chat: write input", "messages"
