@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,17 @@ def plan_of(**fields: Any) -> CompressPlan:
 
 def run_plan(plan: CompressPlan, store: Store, also: list[CompressPlan] | None = None) -> CompressResult:
     return Job(plan, store, Reporter("compress-large", emit=lambda line: None), also or []).run()
+
+
+# Its server has imported what takes seconds and run nothing, so a child of it is as a new process is.
+APART = multiprocessing.get_context("forkserver")
+APART.set_forkserver_preload(["torch", "transformers"])
+
+
+def run_apart(plan: CompressPlan, store: Store) -> CompressResult:
+    """Run a plan in a process of its own, whose memory is the plan's and not that of the tests before."""
+    with ProcessPoolExecutor(1, mp_context=APART) as pool:
+        return pool.submit(run_plan, plan, store).result()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import data_set, lean_plan, make_model, plan_of, run_plan
+from conftest import data_set, lean_plan, make_model, plan_of, run_apart, run_plan
 
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressPlan
@@ -63,8 +63,8 @@ def test_what_is_said_before_is_what_comes_out(
     bare = tmp_path / "bare"
     shutil.copytree(model_folder, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     found = estimate.estimate(plans_of(bare, data_file, steps), Store(tmp_path / "other"))
-    large = run_plan(plan_of(source={"uri": f"file:{model_folder}"}), store)
-    made = run_plan(lean_plan(large, data_file, steps), store)
+    large = run_apart(plan_of(source={"uri": f"file:{model_folder}"}), store)
+    made = run_apart(lean_plan(large, data_file, steps), store)
     done = [*large.steps, *made.steps]
     assert [step.type for step in found.steps] == [step.type for step in done]
     for before, after in zip(found.steps, done, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import lean_plan, make_model, plan_of, run_plan
+from conftest import lean_plan, make_model, plan_of, run_apart, run_plan
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -74,7 +74,7 @@ def test_every_family_has_fewer_parameters_and_computes_the_products(
 ) -> None:
     folder = make_model(tmp_path / family, texts, family)
     start = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
-    made = run_plan(lean_plan(start, data_file, [BUDGET]), store)
+    made = run_apart(lean_plan(start, data_file, [BUDGET]), store)
     step, before = made.steps[0], from_config(hf.read_json(store.open(start.artifact).path / hf.CONFIG))
     assert step.modules_changed == 28
     assert step.figures["peakAnonymousBytes"] <= step.estimated_memory_bytes

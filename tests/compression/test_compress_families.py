@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data_set, lean_plan, make_model, plan_of, run_plan
+from conftest import data_set, lean_plan, make_model, plan_of, run_apart, run_plan
 from safetensors.torch import load_file, save_file
 
 from leanmodel_api import low_rank, shared
@@ -112,7 +112,7 @@ def test_finetune_trains_the_layers_that_are_meant(
     store: Store, folders: dict[str, Path], data_file: Path, start: CompressResult, family: str, more: dict[str, Any]
 ) -> None:  # fmt: skip
     source = {"uri": f"file:{folders[family]}"}
-    made = run_plan(plan_of(source=source, dataSets=[data_set(data_file)], finetune={**TUNE, **more}), store)
+    made = run_apart(plan_of(source=source, dataSets=[data_set(data_file)], finetune={**TUNE, **more}), store)
     before, after, decoder = weights(store, start), weights(store, made), DECODERS[FAMILIES[family]]
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     if "trainLayers" in more:
@@ -144,7 +144,7 @@ def test_layers_go_and_what_is_left_is_taught_and_healed(
         {"type": "Prune", "method": "Magnitude", "ratio": "0.5"},
         HEAL,
     ]
-    made = run_plan(lean_plan(start, data_file, steps), store)
+    made = run_apart(lean_plan(start, data_file, steps), store)
     kept = [int(index) for index in made.steps[0].detail.split("(")[1].split(")")[0].split(",")]
     shape, before = from_config(config(store, made)), config(store, start)
     assert shape.layers == 2 and shape.parameters == made.parameters

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data_set, lean_plan, plan_of, run_plan
+from conftest import data_set, lean_plan, plan_of, run_apart, run_plan
 from safetensors.torch import load_file
 from step_alone import stopped_and_whole
 
@@ -48,7 +48,7 @@ def weights(store: Store, digest: str) -> dict[str, torch.Tensor]:
 def test_healing_keeps_every_zero_and_mends_the_rest(
     store: Store, tuned: CompressResult, data_file: Path, heal: dict[str, Any]
 ) -> None:
-    made = run_plan(lean_plan(tuned, data_file, [FOURS, heal]), store)
+    made = run_apart(lean_plan(tuned, data_file, [FOURS, heal]), store)
     pruned, healed = made.steps
     assert healed.figures["validationLoss"] < 0.9 * pruned.figures["validationLoss"]
     assert healed.figures["zeroShare"] == pytest.approx(pruned.figures["zeroShare"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import lean_plan, make_model, plan_of, run_plan
+from conftest import lean_plan, make_model, plan_of, run_apart, run_plan
 from safetensors.torch import load_file, save_file
 from step_alone import killed_and_whole, rows_of
 
@@ -63,7 +63,7 @@ def distance(store: Store, data_file: Path, one: CompressResult, other: Compress
 def test_it_is_nearer_to_the_model_than_rounding_alone(
     store: Store, large: CompressResult, data_file: Path, settings: dict[str, Any]
 ) -> None:
-    made = run_plan(lean_plan(large, data_file, [settings]), store)
+    made = run_apart(lean_plan(large, data_file, [settings]), store)
     plain = run_plan(lean_plan(large, data_file, [{**settings, "algorithm": "RTN"}]), store)
     step = made.steps[0]
     assert step.modules_changed == 28 and settings["algorithm"] in step.detail

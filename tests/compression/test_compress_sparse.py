@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data_set, lean_plan, make_model, plan_of, run_plan
+from conftest import data_set, lean_plan, make_model, plan_of, run_apart, run_plan
 from safetensors.torch import load_file
 from step_alone import killed_and_whole, rows_of
 
@@ -47,7 +47,7 @@ def projections(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_half_of_each_layer_is_zero_and_nothing_got_smaller(
     store: Store, large: CompressResult, data_file: Path, method: str, settings: dict[str, Any]
 ) -> None:
-    made = run_plan(lean_plan(large, data_file, [{**settings, "method": method}]), store)
+    made = run_apart(lean_plan(large, data_file, [{**settings, "method": method}]), store)
     step, before, after = made.steps[0], weights(store, large.artifact), weights(store, made.artifact)
     assert (made.bytes, made.parameters) == (large.bytes, large.parameters)
     assert step.modules_changed == 28 and "stored dense" in step.detail

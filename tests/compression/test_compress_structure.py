@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data_set, lean_plan, make_model, plan_of, run_plan
+from conftest import data_set, lean_plan, make_model, plan_of, run_apart, run_plan
 from safetensors.torch import load_file
 from step_alone import killed_and_whole, rows_of
 
@@ -79,7 +79,7 @@ def test_every_family_becomes_smaller_and_computes_as_the_whole_model_with_the_u
     from transformers import AutoModelForCausalLM
 
     start = fetched(store, tmp_path, texts, family)
-    made = run_plan(lean_plan(start, data_file, [{**NEURONS, "method": method}]), store)
+    made = run_apart(lean_plan(start, data_file, [{**NEURONS, "method": method}]), store)
     step = made.steps[0]
     assert made.bytes < start.bytes and made.parameters < start.parameters
     assert step.modules_changed == 4 * (1 + len(PROJECTIONS[method][1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import data_set, lean_plan, make_model, plan_of, run_plan
+from conftest import data_set, lean_plan, make_model, plan_of, run_apart, run_plan
 from safetensors.torch import load_file
 
 from leanmodel_api.errors import InputError, ManifestError
@@ -49,7 +49,7 @@ def test_tables_shrink_and_answers_stay(
 ) -> None:
     folder = model_of(tmp_path / "model", texts, tie_word_embeddings=tied)
     start = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
-    made = run_plan(lean_plan(start, data_file, [TRIM]), store)
+    made = run_apart(lean_plan(start, data_file, [TRIM]), store)
     step = made.steps[0]
     old, new = (store.open(digest).path for digest in (start.artifact, made.artifact))
     kept, before = int(step.figures["tokens"]), int(step.figures["tokensBefore"])

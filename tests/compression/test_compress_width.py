@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data_set, lean_plan, make_model, plan_of, run_plan
+from conftest import data_set, lean_plan, make_model, plan_of, run_apart, run_plan
 from safetensors.torch import load_file, save_file
 
 from leanmodel_api.errors import ManifestError
@@ -56,7 +56,7 @@ def test_silent_channels_go_and_the_answers_stay(
     silent = [1, 6, 7, 13, 20, 24, 29, 31]
     silenced(folder, silent)
     start = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
-    made = run_plan(lean_plan(start, data_file, [WIDTH]), store)
+    made = run_apart(lean_plan(start, data_file, [WIDTH]), store)
     (step,) = made.steps
     path = store.open(made.artifact).path
     config = hf.read_json(path / hf.CONFIG)
