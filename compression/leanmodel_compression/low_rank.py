@@ -1,7 +1,6 @@
 """Low-rank models in transformers: classes of our own that put two thin layers where a linear one was.
 
-``register()`` makes ``AutoModelForCausalLM`` load them. They are the family's own classes in all else, so that
-training, saving and loading need nothing further, and no code travels with the weights.
+``register()`` makes ``AutoModelForCausalLM`` load them.
 """
 
 from __future__ import annotations
@@ -11,39 +10,30 @@ from typing import Any
 
 from leanmodel_api.low_rank import FAMILIES, INNER, OUTER, RANKS, architecture, model_type
 
+from . import own_classes
+
 
 @functools.cache
 def register() -> None:
     """Tell transformers of the low-rank model types; once is enough."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    for family in FAMILIES:
-        config, model = classes(family)
-        AutoConfig.register(model_type(family), config)
-        AutoModelForCausalLM.register(config, model)
+    own_classes.register(FAMILIES, classes)
 
 
 @functools.cache
 def classes(family: str) -> tuple[Any, Any]:
     """Return a family's low-rank configuration and model class."""
-    import transformers
+    field = (RANKS, dict)
+    return own_classes.derive(family, architecture(family), model_type(family), field, methods, __name__)
 
-    base_config = getattr(transformers, f"{family}Config")
-    base_model = getattr(transformers, f"{family}ForCausalLM")
-    name = architecture(family)
-    config = type(
-        name.replace("ForCausalLM", "Config"),
-        (base_config,),
-        {"__module__": __name__, "__annotations__": {RANKS: dict | None}, "model_type": model_type(family), RANKS: None},
-    )  # fmt: skip
+
+def methods(base: Any) -> dict[str, Any]:
+    """Return what makes a family's model class one of low rank."""
 
     def build(self: Any, settings: Any) -> None:
-        base_model.__init__(self, settings)
+        base.__init__(self, settings)
         replace(self, getattr(settings, RANKS) or {})
 
-    return config, type(
-        name, (base_model,), {"__module__": __name__, "config_class": config, "__init__": build}
-    )
+    return {"__init__": build}
 
 
 def replace(model: Any, ranks: dict[str, int]) -> None:

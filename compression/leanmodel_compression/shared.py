@@ -13,48 +13,37 @@ from typing import Any
 
 from leanmodel_api.shared import FAMILIES, LAYERS, architecture, model_type
 
+from . import own_classes
+
 
 @functools.cache
 def register() -> None:
     """Tell transformers of the shared model types; once is enough."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    for family in FAMILIES:
-        config, model = classes(family)
-        AutoConfig.register(model_type(family), config)
-        AutoModelForCausalLM.register(config, model)
+    own_classes.register(FAMILIES, classes)
 
 
 @functools.cache
 def classes(family: str) -> tuple[Any, Any]:
     """Return a family's shared configuration and model class."""
-    import transformers
+    field = (LAYERS, list)
+    return own_classes.derive(family, architecture(family), model_type(family), field, methods, __name__)
 
-    base_config = getattr(transformers, f"{family}Config")
-    base_model = getattr(transformers, f"{family}ForCausalLM")
-    name = architecture(family)
-    config = type(
-        name.replace("ForCausalLM", "Config"),
-        (base_config,),
-        {"__module__": __name__, "__annotations__": {LAYERS: list | None}, "model_type": model_type(family), LAYERS: None},
-    )  # fmt: skip
+
+def methods(base: Any) -> dict[str, Any]:
+    """Return what makes a family's model class one whose layers are tied."""
 
     def tied(self: Any, all_submodels: bool = False) -> dict[str, str]:
-        found: dict[str, str] = base_model.get_expanded_tied_weights_keys(self, all_submodels=all_submodels)
+        found: dict[str, str] = base.get_expanded_tied_weights_keys(self, all_submodels=all_submodels)
         named = [key for key, _ in self.named_parameters(remove_duplicate=False)]
         return {**found, **ties(named, getattr(self.config, LAYERS) or [])}
 
     def build(self: Any, settings: Any) -> None:
-        base_model.__init__(self, settings)
+        base.__init__(self, settings)
         # Saving looks here for names that may be left out, and takes them for patterns.
         own = {re.escape(key) + "$": value for key, value in self.all_tied_weights_keys.items()}
-        self._tied_weights_keys = {**(base_model._tied_weights_keys or {}), **own}
+        self._tied_weights_keys = {**(base._tied_weights_keys or {}), **own}
 
-    return config, type(
-        name,
-        (base_model,),
-        {"__module__": __name__, "config_class": config, "__init__": build, "get_expanded_tied_weights_keys": tied},
-    )  # fmt: skip
+    return {"__init__": build, "get_expanded_tied_weights_keys": tied}
 
 
 def ties(names: list[str], sources: list[int]) -> dict[str, str]:
