@@ -44,6 +44,9 @@ FAULTS = {
     "versions too old": some(0.7, Fault(gone=True), watches),
 }
 
+COUNTED = {"internal error": 'code="500"', "no answer": 'code="0"'}
+"""What an alert rule asks for, as the operator's own metrics call it."""
+
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_life_with_faults_ends_as_one_without(life, kept, proxy, usual, kind):
@@ -55,6 +58,10 @@ def test_a_life_with_faults_ends_as_one_without(life, kept, proxy, usual, kind):
     assert life.doubled() == [] and life.books.dropped == []
     broken = [c for c in proxy.rules.calls if c.resource and (c.status == 0 or c.status >= 400)]
     assert broken or kind in ("broken watches", "versions too old", "answer lost"), "something did go wrong"
+    calls = [
+        name for name in one.operator.metrics() if name.startswith("leanmodel_operator_api_calls_total{")
+    ]
+    assert any(COUNTED.get(kind, "code=") in name for name in calls)
     life.delete()
     life.gone()
     assert one.operator.starts <= 3, "the process itself lives through it, or is started again once or twice"
