@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from leanmodel_api.router import Backend
 
 from .cost import Usage
-from .errors import EXTERNAL, ApiError, engine_broken, engine_down, error_body
+from .errors import EXTERNAL, ApiError, engine_broken, engine_down
 from .fallback import may_stand_in
 from .http import EVENTS, Answer
 from .logprobs import Reading, narrow
@@ -212,11 +212,7 @@ class Generation(Request):
         if not answer.begun:
             return self._lean_failed()
         self.shared.breakers.lean.saw(ok=False)
-        error = engine_broken(lean.revision, "its stream broke off")
-        await answer.write(event(error_body(error.message, error.kind, error.code)))
-        answer.status = 502  # for the metrics: the client saw a 200, and then an error event
-        await answer.write(event(DONE))
-        await answer.end()
+        await answer.break_off(engine_broken(lean.revision, "its stream broke off"))
         return True
 
     # ---------------------------------------------------------------- deciding

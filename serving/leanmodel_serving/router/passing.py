@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic_core import from_json
 
 from .cost import Usage
-from .errors import ApiError, engine_broken, error_body
+from .errors import ApiError, engine_broken
 from .http import EVENTS, Answer
 from .request import Request
 from .route import BYTES_PER_TOKEN
@@ -77,7 +77,7 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
             return
         usage, sent = Usage(), 0
         first = last = 0.0
-        complete = False
+        broken: ApiError | None = None
         try:
             async for data in stream.events():
                 last = time.perf_counter()
@@ -87,7 +87,6 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
                     first = last
                     account.first_token()
                 if data == DONE:
-                    complete = True
                     break
                 final = _object(data) if _USAGE_MARK in data else None
                 said = final.get("usage") if final is not None else None
@@ -101,10 +100,13 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
                     source.worked(usage, last - stream.started)
                 if request.ask.usage_wanted:
                     await answer.write(event(account.with_cost(final)))
+            else:
+                # However properly it ended: what has not said that it is whole is not.
+                broken = engine_broken(source.name, "its stream ended early")
         except ApiError as error:
             if not answer.begun:
                 raise
-            await answer.write(event(error_body(error.message, error.kind, error.code)))
+            broken = error
         except BaseException:
             if answer.begun and not source.counted():
                 source.unsaid(sent)
@@ -116,12 +118,15 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
             source.unsaid(sent)
         if not source.counted():
             source.worked(usage, last - stream.started)
-        if not complete:
-            answer.status = 502  # for the metrics: the client saw a 200, and then an error event
+        if broken is not None:
+            answer.status = broken.status
         await request.settle()
         account.per_token(first, last, usage)
-        await answer.write(event(DONE))
-        await answer.end()
+        if broken is not None:
+            await answer.break_off(broken)
+        else:
+            await answer.write(event(DONE))
+            await answer.end()
 
 
 async def refuse(request: Request, answer: Answer, name: str, error: ApiError | None, reply: Reply) -> None:
