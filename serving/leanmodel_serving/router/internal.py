@@ -9,11 +9,11 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from .ask import PATHS
-from .errors import ApiError, engine_broken, not_found
+from .errors import ApiError, engine_broken, engine_down, not_found
 from .http import EVENTS, Answer
 from .snapshot import Snapshot
 from .sse import DONE, event
-from .upstream import Upstream
+from .upstream import Upstream, from_engine
 from .wire import pieces, whole
 
 _LAST = event(DONE).rstrip()
@@ -61,13 +61,10 @@ async def ask_revision(
     limits, started = state.settings.limits, time.perf_counter()
     async with upstream.raw(backend, method, rest, payload, request_id, limits) as response:
         kind = response.headers.get("content-type", "application/octet-stream")
-        if response.status >= 500 and not kind.startswith("application/json"):
-            raise ApiError(
-                503, f"the engine of {revision} is not up (status {response.status}); try again",
-                kind="service_unavailable_error", code="engine_unavailable", retry_after=5,
-            )  # fmt: skip
         if response.content_type != "text/event-stream":
             found = await whole(response, started, limits.whole)
+            if found.status >= 500 and not from_engine(found):
+                raise engine_down(revision, f"status {found.status}")
             await answer.whole(found.status, found.body, headers, kind)
             return
         await answer.start(response.status, EVENTS, headers)
