@@ -79,13 +79,16 @@ class CountingEngine:
         self.asked[model] += 1
         self._changed.set()
         try:
-            return await (self._stream if body.get("stream") else self._whole)(request, body)
+            return await self._answer(request, body)
         except (asyncio.CancelledError, ConnectionError):
             self.stopped[model] += 1
             raise
         finally:
             self.running[model] -= 1
             self._changed.set()
+
+    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        return await (self._stream if body.get("stream") else self._whole)(request, body)
 
     def _choice(self, body: dict[str, Any], *tokens: str) -> dict[str, Any]:
         logprobs = {
@@ -131,10 +134,13 @@ class CountingEngine:
 
 @asynccontextmanager
 async def counting_engine(
-    hold_at: int = 4, logprob: float = -0.05, pace: float = 0.0
+    hold_at: int = 4,
+    logprob: float = -0.05,
+    pace: float = 0.0,
+    made_by: type[CountingEngine] = CountingEngine,
 ) -> AsyncIterator[CountingEngine]:
     """The engine in this event loop."""
-    found = CountingEngine(hold_at, logprob, pace)
+    found = made_by(hold_at, logprob, pace)
     served = web.Application()
     served.router.add_post("/v1/completions", found.handle)
     runner = web.AppRunner(served, handler_cancellation=True, access_log=None)

@@ -177,7 +177,7 @@ class Swapped:
 
     Attributes:
         answers: by the policy that they named.
-        late: answers that ended after their policy had been replaced.
+        late: answers that ended after the next policy had been written.
         wrong: what must not be, in words.
     """
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +11,8 @@ from typing import Any
 
 import pytest
 from counting_engine import FLOOD, CountingEngine, counting_engine
-from fault_run import SCOPE, TOKENS, body, settings
+from fault_run import SCOPE, TOKENS, settings
+from leaving_clients import WAYS, asked, leave
 from policies_made import made
 from router_running import Running, ran
 
@@ -28,40 +25,6 @@ from leanmodel_serving.router.bounded import taken
 from leanmodel_serving.router.http import Answer, ClientGone
 
 CLIENTS, SEND_S, MIB = 6, 1.0, 2**20
-WAYS = ("close", "reset", "half-close")
-Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def asked(router: Running, prompt: str, stream: bool, cut: int | None = None) -> Client:
-    """Send a request, or so many bytes of its body."""
-    raw = json.dumps(body(prompt, stream)).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
-    own = socket.socket()
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
-    own.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", int(router.url.rpartition(":")[2])))
-    reader, writer = await asyncio.open_connection(sock=own, limit=2**16)
-    writer.write(head + raw[:cut])
-    await writer.drain()
-    return reader, writer
-
-
-async def leave(client: Client, way: str) -> None:
-    """Go: politely, by a reset, or by saying that nothing more is sent, and reading on."""
-    reader, writer = client
-    if way == "half-close":
-        writer.write_eof()
-        with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(
-                reader.read(-1), 20
-            )  # the router closes too: it is not waited for for ever
-    if way == "reset":
-        own = writer.get_extra_info("socket")
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
 
 
 @asynccontextmanager
