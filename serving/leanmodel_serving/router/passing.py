@@ -78,11 +78,13 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
         usage, sent = Usage(), 0
         first = last = 0.0
         broken: ApiError | None = None
+        failed = False
         try:
             async for data in stream.events():
                 last = time.perf_counter()
                 if not answer.begun:
-                    _no_failure(data, source.name)
+                    if _failure(data):  # nothing is out yet, and somebody else may answer
+                        raise engine_broken(source.name, "its stream began with an error")
                     await answer.start(200, EVENTS, request.headers(source.name, with_cost=False))
                     first = last
                     account.first_token()
@@ -93,6 +95,7 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
                 if isinstance(said, dict) and said:
                     usage = Usage.of(said)
                 if final is None or not isinstance(said, dict) or not said or final.get("choices"):
+                    failed = failed or _failure(data)
                     await answer.write(event(data))
                     sent += 1
                     continue
@@ -120,6 +123,8 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
             source.worked(usage, last - stream.started)
         if broken is not None:
             answer.status = broken.status
+        elif failed:
+            answer.status = 502  # the client has it in the backend's own words
         await request.settle()
         account.per_token(first, last, usage)
         if broken is not None:
@@ -143,13 +148,12 @@ async def refuse(request: Request, answer: Answer, name: str, error: ApiError | 
     await answer.whole(reply.status, reply.body, {**headers, **extra})
 
 
-def _no_failure(data: bytes, name: str) -> None:
-    """Hold that a stream's first event is no error: nothing is out yet, and somebody else may answer."""
+def _failure(data: bytes) -> bool:
+    """Return whether an event says that the backend failed; what it says of the request's own faults is no failure."""
     if _ERROR_MARK not in data:
-        return
+        return False
     said = (_object(data) or {}).get("error")
-    if isinstance(said, dict) and said.get("code") not in (400, 404, "400", "404"):
-        raise engine_broken(name, "its stream began with an error")
+    return isinstance(said, dict) and said.get("code") not in (400, 404, "400", "404")
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

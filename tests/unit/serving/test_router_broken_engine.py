@@ -66,6 +66,26 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
     run(scenario)
 
 
+def test_a_stream_that_tells_of_a_failure_counts_as_one(tmp_path: Path) -> None:
+    async def tells(request: web.Request) -> web.StreamResponse:
+        response = await early(request)
+        words = {"message": "EngineCore has died", "type": "InternalServerError", "param": None, "code": 500}
+        await response.write(f"data: {json.dumps({'error': words})}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+    async def scenario() -> None:
+        async with router(tmp_path, tells) as setup:
+            for _ in range(3):
+                reply = await setup.client.post("/v1/completions", json={**ASK, "stream": True})
+                assert reply.text.count("EngineCore has died") == reply.text.count("[DONE]") == 1
+                assert "half" in reply.text and "bad_gateway" not in reply.text
+            assert {status for _, status in setup.statuses()} == {"502"}
+            after = await setup.client.post("/v1/completions", json={**ASK, "stream": True})
+            assert after.status_code == 503 and len(setup.seen) == 3, "it is left alone for a while"
+
+    run(scenario)
+
+
 INTERNAL = {"authorization": "Bearer internal-token"}
 INSIDE = "/internal/revisions/large/v1/completions"
 
