@@ -96,7 +96,7 @@ def _traffic_issues(spec: Spec) -> Iterable[Issue]:
         yield Issue(f"{field}.maxBody", f"found {limits.max_body}", "write from 1Ki to 1Gi, such as 4Mi")
     times = {
         "queueTimeout": limits.queue_timeout, "bodyTimeout": limits.body_timeout,
-        "requestTimeout": limits.request_timeout,
+        "sendTimeout": limits.send_timeout, "requestTimeout": limits.request_timeout,
     }  # fmt: skip
     for name, text in times.items():
         if text is not None and not 0 < seconds(text) <= 86400:

@@ -92,6 +92,12 @@ class RouterLimits(Patience):
     body_timeout: float | None = Field(
         None, gt=0, le=86400, description="Seconds until a request's body is read. Default 60."
     )
+    send_timeout: float | None = Field(
+        None,
+        gt=0,
+        le=86400,
+        description="Seconds for which a client may take nothing of its answer; then it is held to be gone. Default 60.",
+    )
     request_timeout: float | None = Field(
         None, gt=0, le=86400, description="Seconds from the body to the last byte. Default: no limit."
     )

@@ -110,6 +110,11 @@ class TrafficLimits(Part):
         "60s",
         description="How long a request may take to send its body, then it is answered 408. Default 60s.",
     )
+    send_timeout: Duration | None = Field(
+        None,
+        description="How long a client may take nothing of its answer: then it is held to be gone, and the engine stops. "
+        "Default: 60s.",
+    )
     request_timeout: Duration | None = Field(
         None,
         description="How long a request may take from its body to its last byte: then it is answered 504, or its stream "

@@ -103,6 +103,7 @@ def _taken(given: TrafficLimits | None) -> dict[str, Any]:
     return {
         "max_body_bytes": int(quantity(given.max_body)), "concurrency": given.concurrency, "queue": given.queue,
         "queue_timeout": seconds(given.queue_timeout), "body_timeout": seconds(given.body_timeout),
+        "send_timeout": seconds(given.send_timeout) if given.send_timeout else None,
         "request_timeout": seconds(given.request_timeout) if given.request_timeout else None,
     }  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""The real router app in a process of its own, behind uvicorn: what a replica is, without Ray around it."""
+"""The real router app in a process of its own, behind uvicorn: what a replica is, without Ray around it.
+
+A request ends with its client, as in a replica of Serve.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -15,6 +19,7 @@ from leanmodel_serving.ledger.clerk import Clerk
 from leanmodel_serving.ledger.file import opened
 from leanmodel_serving.metrics import METRICS, Meters
 from leanmodel_serving.router.app import RouterApp
+from leanmodel_serving.router.http import Receive, Scope, Send
 from leanmodel_serving.router.snapshot import SettingsFile
 from leanmodel_serving.router.upstream import Upstream
 
@@ -28,6 +33,33 @@ class Silent:
     observe = set = inc
 
 
+class Replica:
+    """Cancels a request whose client hangs up, which uvicorn alone does not do.
+
+    After ``_direct_ingress_asgi`` in ray/serve/_private/replica.py of Ray 2.60.
+    """
+
+    def __init__(self, app: RouterApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def listen() -> None:
+            message = None
+            while message is None or message["type"] != "http.disconnect":
+                message = await receive()
+                messages.put_nowait(message)
+
+        work = asyncio.create_task(self._app(scope, messages.get, send))
+        gone = asyncio.create_task(listen())
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        (work if gone.done() else gone).cancel()
+        await asyncio.wait((work, gone))
+        if not work.cancelled():
+            work.result()
+
+
 async def main(folder: Path, port: int) -> None:
     clerk = Clerk(opened(folder / "ledger.db"))
     meters = Meters({row.name: Silent() for row in METRICS})
@@ -37,7 +69,7 @@ async def main(folder: Path, port: int) -> None:
     watch = asyncio.create_task(app.watch())
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off"
+            Replica(app), host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off"
         )
     )
     await server.serve()

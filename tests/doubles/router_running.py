@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Running:
 
     Attributes:
         url: its address.
-        key: an API key that it takes.
+        key: an API key that it takes; empty where it asks for none.
         process: its process.
         log: what it has logged so far.
     """
@@ -58,18 +58,25 @@ def running(folder: Path, **changes: Any) -> Iterator[Running]:
             model=MODEL_NAME, large=large, lean=lean, **{"access": "Keys", "strategy": "AllLarge", **changes}
         )
         (folder / "router.json").write_text(settings.to_json())
-        port, log = free_port(), folder / "router.log"
-        script = Path(__file__).with_name("router_process.py")
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                [sys.executable, str(script), str(folder), str(port)], stdout=out, stderr=out
-            )
-        try:
-            _up(f"http://127.0.0.1:{port}", process, log)
-            yield Running(f"http://127.0.0.1:{port}", key, process, log)
-        finally:
-            process.terminate()
-            process.wait(30)
+        with ran(folder) as router:
+            yield replace(router, key=key)
+
+
+@contextmanager
+def ran(folder: Path) -> Iterator[Running]:
+    """A router on a folder that has its settings."""
+    port, log = free_port(), folder / "router.log"
+    script = Path(__file__).with_name("router_process.py")
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(folder), str(port)], stdout=out, stderr=out
+        )
+    try:
+        _up(f"http://127.0.0.1:{port}", process, log)
+        yield Running(f"http://127.0.0.1:{port}", "", process, log)
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def _up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

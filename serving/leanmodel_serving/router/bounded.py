@@ -1,4 +1,4 @@
-"""Bounds on a request's time: until its body is here, and until its answer is out."""
+"""Bounds on a request's time: until its body is here, until its answer is out, and while its client takes nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from leanmodel_api.router import RouterLimits
 
-from .errors import ApiError, error_body
-from .http import Answer
-from .sse import DONE, event
+from .errors import ApiError
+from .http import Answer, ClientGone
 
-BODY_S = 60.0
+BODY_S = SEND_S = 60.0
 UNDECIDED = "undecided"
 """The header x-leanmodel-route of a stream whose headers went out before anybody had answered."""
 T = TypeVar("T")
@@ -33,6 +32,39 @@ async def within(limits: RouterLimits, body: Awaitable[T]) -> T:
         raise ApiError(
             408, f"the body did not come within {seconds:g} s; send it at once", kind="timeout_error", code="body_timeout"
         ) from None  # fmt: skip
+
+
+@asynccontextmanager
+async def taken(limits: RouterLimits, answer: Answer) -> AsyncIterator[None]:
+    """Give a client up that takes nothing of its answer, for the time of the ``with``.
+
+    One that neither reads nor hangs up would hold its place, its money and its engine for ever. There is one timer for
+    the whole request, since one for each piece would cost more than the piece.
+
+    Raises:
+        ClientGone: it took nothing for so long.
+    """
+    seconds = limits.send_timeout or SEND_S
+    loop, task, given_up = asyncio.get_running_loop(), asyncio.current_task(), False
+    timer = loop.call_later(seconds, lambda: look())
+
+    def look() -> None:
+        nonlocal timer, given_up
+        left = seconds - answer.waited()
+        if left > 0 or task is None:
+            timer = loop.call_later(left, look)
+        else:
+            given_up = task.cancel()
+
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Who else cancels us meanwhile, as Serve does, is to see it.
+        if given_up and task is not None and task.uncancel() == 0:
+            raise ClientGone from None
+        raise
+    finally:
+        timer.cancel()
 
 
 @asynccontextmanager
@@ -85,7 +117,4 @@ async def in_time(limits: RouterLimits, work: Awaitable[None], answer: Answer) -
         if not answer.begun:
             raise error from None
         if not answer.finished:
-            answer.status = 504  # for the metrics: the client saw a 200, and then an error event
-            await answer.write(event(error_body(error.message, error.kind, error.code)))
-            await answer.write(event(DONE))
-            await answer.end()
+            await answer.break_off(error)

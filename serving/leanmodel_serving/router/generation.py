@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from leanmodel_api.router import Backend
 
 from .cost import Usage
-from .errors import EXTERNAL, ApiError, engine_broken, engine_down, error_body
+from .errors import EXTERNAL, ApiError, engine_broken, engine_down
 from .fallback import may_stand_in
 from .http import EVENTS, Answer
 from .logprobs import Reading, narrow
@@ -139,6 +139,7 @@ class Generation(Request):
         reading, usage = Reading(self.ask.endpoint), Usage()
         first = last = 0.0
         begun, complete, thrown_away = time.perf_counter(), False, False
+        broken = engine_broken(lean.revision, "its stream broke off")
         hold_back, undecided = self._hold_back(judge), judge
         try:
             async with self.open_backend(lean, self._lean_body(lean, judge)) as stream:
@@ -173,10 +174,12 @@ class Generation(Request):
                     for chunk in held:
                         await self._release(answer, chunk)
                     held.clear()
-        except (ApiError, ValueError):
+        except ApiError as error:
+            complete, broken = False, error
+        except ValueError:
             complete = False
         if not complete and not thrown_away:
-            return await self._broken_off(answer, lean)
+            return await self._broken_off(answer, broken)
         self.shared.breakers.lean.saw(ok=True)
         if self.account.lean is None:
             if thrown_away and not usage.total:  # an engine that tells the usage at the end alone
@@ -207,16 +210,12 @@ class Generation(Request):
         elif self.ask.usage_wanted:
             await answer.write(event(self.account.with_cost(chunk)))
 
-    async def _broken_off(self, answer: Answer, lean: Backend) -> bool:
+    async def _broken_off(self, answer: Answer, error: ApiError) -> bool:
         """Leave a lean stream that broke off to the large model, or say so where some of it is out already."""
         if not answer.begun:
             return self._lean_failed()
         self.shared.breakers.lean.saw(ok=False)
-        error = engine_broken(lean.revision, "its stream broke off")
-        await answer.write(event(error_body(error.message, error.kind, error.code)))
-        answer.status = 502  # for the metrics: the client saw a 200, and then an error event
-        await answer.write(event(DONE))
-        await answer.end()
+        await answer.break_off(error)
         return True
 
     # ---------------------------------------------------------------- deciding

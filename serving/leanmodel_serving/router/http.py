@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -79,6 +80,7 @@ class Answer:
         self._send = send
         self.status = self.events = 0
         self.finished = self.kept_alive = False
+        self._since = 0.0
         self.turn = asyncio.Lock()
         """Held while something is sent before the answer has begun: two tasks may."""
 
@@ -109,13 +111,24 @@ class Answer:
                 )
                 await self._piece(b"\n".join(lines) + b"\n\n")
 
+    def waited(self) -> float:
+        """Return for how many seconds the client has taken nothing of what is to be sent; 0 where nothing waits."""
+        return time.monotonic() - self._since if self._since else 0.0
+
+    async def _out(self, message: MutableMapping[str, Any]) -> None:
+        self._since = time.monotonic()
+        try:
+            await self._send(message)
+        finally:
+            self._since = 0.0
+
     async def _piece(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._out({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
         lines = [(b"content-type", content_type.encode())]
         lines += [(name.encode(), _header_value(value)) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+        await self._out({"type": "http.response.start", "status": status, "headers": lines})
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""
@@ -125,7 +138,14 @@ class Answer:
     async def end(self) -> None:
         """Send the end of the body."""
         self.finished = True
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._out({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def break_off(self, error: ApiError) -> None:
+        """End a stream that has begun with an error event; metrics and log tell its status, the client saw a 200."""
+        self.status = error.status
+        await self.write(event(error.body()))
+        await self.write(event(DONE))
+        await self.end()
 
     async def whole(
         self, status: int, body: bytes, headers: Mapping[str, str], content_type: str = JSON
@@ -137,7 +157,7 @@ class Answer:
         else:
             await self.start(status, content_type, {**headers, "content-length": str(len(body))})
         self.finished = True
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._out({"type": "http.response.body", "body": body, "more_body": False})
 
     async def error(self, error: ApiError, headers: Mapping[str, str]) -> None:
         """Send an error, with Retry-After where it knows one."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from .ask import PATHS
-from .errors import ApiError, not_found
-from .http import Answer
+from .errors import ApiError, engine_broken, engine_down, not_found
+from .http import EVENTS, Answer
 from .snapshot import Snapshot
-from .upstream import Upstream
-from .wire import pieces
+from .sse import DONE, event
+from .upstream import Upstream, from_engine
+from .wire import pieces, whole
 
+_LAST = event(DONE).rstrip()
 PREFIX = "/internal/revisions/"
 _POST = frozenset(PATHS.values())
 _GET = frozenset(("/v1/models", "/health", "/metrics"))
@@ -29,7 +33,8 @@ async def ask_revision(
         path: ``/internal/revisions/<revision>/v1/...``.
         method: POST for generations, GET for models, health and metrics of the engine.
         body: the request's body; its ``model`` is set to the revision.
-        answer: where the engine's answer goes, byte for byte.
+        answer: where the engine's answer goes, byte for byte; a stream that breaks off ends with an error event, and
+            of any other answer nothing is sent before all of it is there.
         request_id: name in headers and logs.
 
     Raises:
@@ -53,17 +58,34 @@ async def ask_revision(
         content["model"] = revision
         payload = to_json(content)
     headers = {"x-leanmodel-revision": revision, "x-leanmodel-request-id": request_id}
-    async with upstream.raw(backend, method, rest, payload, request_id, state.settings.limits) as response:
+    limits, started = state.settings.limits, time.perf_counter()
+    async with upstream.raw(backend, method, rest, payload, request_id, limits) as response:
         kind = response.headers.get("content-type", "application/octet-stream")
-        if response.status >= 500 and not kind.startswith("application/json"):
-            raise ApiError(
-                503, f"the engine of {revision} is not up (status {response.status}); try again",
-                kind="service_unavailable_error", code="engine_unavailable", retry_after=5,
-            )  # fmt: skip
-        await answer.start(response.status, kind, headers)
-        limits = state.settings.limits
-        async for chunk in pieces(response, revision, limits.whole, limits.idle_timeout):
-            await answer.write(chunk)
+        if response.content_type != "text/event-stream":
+            found = await whole(response, started, limits.whole)
+            if found.status >= 500 and not from_engine(found):
+                raise engine_down(revision, f"status {found.status}")
+            await answer.whole(found.status, found.body, headers, kind)
+            return
+        await answer.start(response.status, EVENTS, headers)
+        await _lines(answer, pieces(response, revision, limits.whole, limits.idle_timeout), revision)
+
+
+async def _lines(answer: Answer, chunks: AsyncIterator[bytes], revision: str) -> None:
+    """Pass a stream on in whole lines, so that an error event can follow wherever it breaks off."""
+    rest, last = b"", b""
+    try:
+        async for chunk in chunks:
+            lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline:
+                last = (last + lines).rstrip()[-len(_LAST) :]
+                await answer.write(lines + newline)
+        if last != _LAST or rest:
+            raise engine_broken(revision, "its stream ended early")
+    except ApiError as error:
+        await answer.write(b"\n")  # the line before may have been the first of an event
+        await answer.break_off(error)
+    else:
         await answer.end()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic_core import from_json
 
 from .cost import Usage
-from .errors import ApiError, engine_broken, error_body
+from .errors import ApiError, engine_broken
 from .http import EVENTS, Answer
 from .request import Request
 from .route import BYTES_PER_TOKEN
@@ -77,23 +77,25 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
             return
         usage, sent = Usage(), 0
         first = last = 0.0
-        complete = False
+        broken: ApiError | None = None
+        failed = False
         try:
             async for data in stream.events():
                 last = time.perf_counter()
                 if not answer.begun:
-                    _no_failure(data, source.name)
+                    if _failure(data):  # nothing is out yet, and somebody else may answer
+                        raise engine_broken(source.name, "its stream began with an error")
                     await answer.start(200, EVENTS, request.headers(source.name, with_cost=False))
                     first = last
                     account.first_token()
                 if data == DONE:
-                    complete = True
                     break
                 final = _object(data) if _USAGE_MARK in data else None
                 said = final.get("usage") if final is not None else None
                 if isinstance(said, dict) and said:
                     usage = Usage.of(said)
                 if final is None or not isinstance(said, dict) or not said or final.get("choices"):
+                    failed = failed or _failure(data)
                     await answer.write(event(data))
                     sent += 1
                     continue
@@ -101,10 +103,13 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
                     source.worked(usage, last - stream.started)
                 if request.ask.usage_wanted:
                     await answer.write(event(account.with_cost(final)))
+            else:
+                # However properly it ended: what has not said that it is whole is not.
+                broken = engine_broken(source.name, "its stream ended early")
         except ApiError as error:
             if not answer.begun:
                 raise
-            await answer.write(event(error_body(error.message, error.kind, error.code)))
+            broken = error
         except BaseException:
             if answer.begun and not source.counted():
                 source.unsaid(sent)
@@ -116,12 +121,17 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
             source.unsaid(sent)
         if not source.counted():
             source.worked(usage, last - stream.started)
-        if not complete:
-            answer.status = 502  # for the metrics: the client saw a 200, and then an error event
+        if broken is not None:
+            answer.status = broken.status
+        elif failed:
+            answer.status = 502  # the client has it in the backend's own words
         await request.settle()
         account.per_token(first, last, usage)
-        await answer.write(event(DONE))
-        await answer.end()
+        if broken is not None:
+            await answer.break_off(broken)
+        else:
+            await answer.write(event(DONE))
+            await answer.end()
 
 
 async def refuse(request: Request, answer: Answer, name: str, error: ApiError | None, reply: Reply) -> None:
@@ -138,13 +148,12 @@ async def refuse(request: Request, answer: Answer, name: str, error: ApiError | 
     await answer.whole(reply.status, reply.body, {**headers, **extra})
 
 
-def _no_failure(data: bytes, name: str) -> None:
-    """Hold that a stream's first event is no error: nothing is out yet, and somebody else may answer."""
+def _failure(data: bytes) -> bool:
+    """Return whether an event says that the backend failed; what it says of the request's own faults is no failure."""
     if _ERROR_MARK not in data:
-        return
+        return False
     said = (_object(data) or {}).get("error")
-    if isinstance(said, dict) and said.get("code") not in (400, 404, "400", "404"):
-        raise engine_broken(name, "its stream began with an error")
+    return isinstance(said, dict) and said.get("code") not in (400, 404, "400", "404")
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

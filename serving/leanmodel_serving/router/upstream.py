@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from leanmodel_api.router import Backend, RouterLimits
 
-from .errors import ApiError, engine_broken, engine_down, engine_slow
+from .errors import NO_REPLICA, ApiError, engine_broken, engine_down, engine_slow
 from .tracing import question
 from .wire import Reply, Stream, sent, streamed, whole
 
@@ -118,13 +118,19 @@ class Upstream:
                 yield response
 
 
+def from_engine(reply: Reply) -> bool:
+    """Return whether a refusal is the engine's own, and not HAProxy's or Serve's."""
+    error = (reply.content or {}).get("error")
+    return reply.content is not None and not (isinstance(error, dict) and error.get("code") == NO_REPLICA)
+
+
 def refusal(backend: Backend, reply: Reply) -> ApiError | None:
     """Return the error to answer with when an engine's refusal cannot be passed on as it is.
 
     Refusals of the request in OpenAI's form are vLLM's own words and pass. An engine that has failed is told in its own
     words too, but as an error of ours, so that somebody else may answer; anything else is HAProxy's or Serve's.
     """
-    said = (reply.content or {}).get("error")
+    said = (reply.content or {}).get("error") if from_engine(reply) else None
     said = said if isinstance(said, dict) and isinstance(said.get("message"), str) else None
     if said is not None and reply.status < 500:
         return None

@@ -263,9 +263,16 @@ def test_without_bounds_the_settings_are_such_as_an_older_router_can_read() -> N
     assert settings is not None
     written = json.loads(settings.to_json())
     assert not {"budget", "access"} & set(written)
-    assert not {"concurrency", "queue", "queueTimeout", "bodyTimeout", "requestTimeout", "heartbeat"} & set(
-        written["limits"]
-    )
+    later = {
+        "concurrency",
+        "queue",
+        "queueTimeout",
+        "bodyTimeout",
+        "sendTimeout",
+        "requestTimeout",
+        "heartbeat",
+    }
+    assert not later & set(written["limits"])
 
 
 class Health(BaseHTTPRequestHandler):

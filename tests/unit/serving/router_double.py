@@ -79,6 +79,24 @@ async def cut(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def early(request: web.Request) -> web.StreamResponse:
+    """End a stream as if that were all of it."""
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(b'data: {"model": "broken", "choices": [{"index": 0, "text": "half"}]}\n\n')
+    return response
+
+
+async def torn(request: web.Request) -> web.StreamResponse:
+    """Begin a whole answer and drop the connection."""
+    response = web.StreamResponse(headers={"content-type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"model": "half')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
 async def html(request: web.Request) -> web.StreamResponse:
     return web.Response(status=500, text="<html>no server</html>", content_type="text/html")
 
@@ -121,6 +139,7 @@ async def router(
         return handle
 
     served = web.Application()
+    served.router.add_get("/large/metrics", behaving("large", large))
     for path in ("/v1/completions", "/v1/chat/completions", "/v1/embeddings"):
         served.router.add_post(f"/large{path}", behaving("large", large))
         served.router.add_post(f"/lean{path}", behaving("lean", lean or fine))

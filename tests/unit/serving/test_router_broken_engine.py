@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from policies_made import made
-from router_double import ASK, Handler, cut, fine, html, nonsense, refuse, router, run
+from router_double import ASK, Handler, cut, early, fine, html, nonsense, refuse, router, run, torn
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,102 @@ def test_a_silent_engine_is_504(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_a_stream_that_breaks_ends_with_an_error_event(tmp_path: Path) -> None:
+def ending(text: str) -> tuple[str, str]:
+    """The code of the last event but one, and the last."""
+    *_, last_but_one, last = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    return json.loads(last_but_one)["error"]["code"], last
+
+
+@pytest.mark.parametrize("behaviour", [cut, early])
+@pytest.mark.parametrize("strategy", ["AllLarge", "AllLean"])
+def test_a_stream_that_breaks_ends_with_an_error_event(
+    tmp_path: Path, behaviour: Handler, strategy: str
+) -> None:
+    """However it ends: what has not said that it is whole is not, and a client must not take it for whole."""
+
     async def scenario() -> None:
-        async with router(tmp_path, cut) as setup:
+        async with router(tmp_path, behaviour, lean=behaviour, rules={"strategy": strategy}) as setup:
             reply = await setup.client.post("/v1/completions", json={**ASK, "stream": True})
-            lines = [line for line in reply.text.splitlines() if line]
-            assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "bad_gateway"
-            assert lines[-1] == "data: [DONE]"
-            assert setup.statuses() == [("none", "502")]
+            assert "half" in reply.text and ending(reply.text) == ("bad_gateway", "[DONE]")
+            assert [status for _, status in setup.statuses()] == ["502"]
 
     run(scenario)
 
 
-@pytest.mark.parametrize("behaviour", [html, nonsense, cut, refuse])
+def test_a_stream_that_tells_of_a_failure_counts_as_one(tmp_path: Path) -> None:
+    async def tells(request: web.Request) -> web.StreamResponse:
+        response = await early(request)
+        words = {"message": "EngineCore has died", "type": "InternalServerError", "param": None, "code": 500}
+        await response.write(f"data: {json.dumps({'error': words})}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+    async def scenario() -> None:
+        async with router(tmp_path, tells) as setup:
+            for _ in range(3):
+                reply = await setup.client.post("/v1/completions", json={**ASK, "stream": True})
+                assert reply.text.count("EngineCore has died") == reply.text.count("[DONE]") == 1
+                assert "half" in reply.text and "bad_gateway" not in reply.text
+            assert {status for _, status in setup.statuses()} == {"502"}
+            after = await setup.client.post("/v1/completions", json={**ASK, "stream": True})
+            assert after.status_code == 503 and len(setup.seen) == 3, "it is left alone for a while"
+
+    run(scenario)
+
+
+INTERNAL = {"authorization": "Bearer internal-token"}
+INSIDE = "/internal/revisions/large/v1/completions"
+
+
+@pytest.mark.parametrize("behaviour", [cut, early])
+def test_the_internal_route_leaves_no_stream_unfinished(tmp_path: Path, behaviour: Handler) -> None:
+    async def scenario() -> None:
+        async with router(tmp_path, behaviour) as setup:
+            body = {**ASK, "stream": True}
+            reply = await setup.client.post(INSIDE, json=body, headers=INTERNAL)
+            assert "half" in reply.text and ending(reply.text) == ("bad_gateway", "[DONE]")
+            assert setup.meters["leanmodel_internal_requests"].calls == [(1.0, {"status": "502"})]
+
+    run(scenario)
+
+
+def test_the_internal_route_says_nothing_of_an_answer_that_is_not_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with router(tmp_path, torn) as setup:
+            for reply in (
+                await setup.client.post(INSIDE, json=ASK, headers=INTERNAL),
+                await setup.client.get("/internal/revisions/large/metrics", headers=INTERNAL),
+            ):
+                assert (reply.status_code, reply.json()["error"]["code"]) == (502, "bad_gateway")
+
+    run(scenario)
+
+
+def test_the_internal_route_passes_a_stream_on_byte_for_byte_wherever_it_is_cut(tmp_path: Path) -> None:
+    wire = b': ping\n\ndata: {"a": "[DONE]"}\n\ndata: {"b":\ndata: 2}\r\n\r\ndata: [DONE]\n\n'
+
+    async def scenario() -> None:
+        for step, end in ((1, len(wire)), (7, len(wire)), (10**6, len(wire)), (1, len(wire) - 9), (7, 20)):
+
+            async def pieces(request: web.Request, step: int = step, end: int = end) -> web.StreamResponse:
+                response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+                await response.prepare(request)
+                for at in range(0, end, step):
+                    await response.write(wire[at : min(end, at + step)])
+                return response
+
+            async with router(tmp_path, pieces) as setup:
+                reply = await setup.client.post(INSIDE, json={**ASK, "stream": True}, headers=INTERNAL)
+                if end == len(wire):
+                    assert reply.content == wire
+                else:
+                    whole_lines = wire[:end].rpartition(b"\n")[0]
+                    assert reply.content.startswith(whole_lines + b"\n\n")
+                    assert ending(reply.text) == ("bad_gateway", "[DONE]")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("behaviour", [html, nonsense, cut, early, refuse])
 @pytest.mark.parametrize("stream", [False, True])
 def test_whatever_breaks_at_the_lean_engine_the_large_one_answers(
     tmp_path: Path, behaviour: Handler, stream: bool
