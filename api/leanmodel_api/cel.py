@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from .evaluation import Promise
 from .external import PLAIN_PATTERN
 from .steps import MADE_FOR, STEP_TYPES, STRUCTURE_METHODS, WEIGHT_METHODS, Prune, Quantize
 
@@ -49,6 +50,12 @@ _TUNED_ON = "has(self.large.finetune.dataSet)"
 _PARTS = ("train", "validation", "fit", "certify", "report", "test")
 _WEIGHTS = f"(has(self.method) && self.method in {list(WEIGHT_METHODS)})"
 _UNITS = f"(has(self.method) && self.method in {list(STRUCTURE_METHODS)})"
+_RETAIN = Promise.model_fields["retain"].default
+_SECOND = "(has(self.routing) && has(self.routing.underPressure))"
+_PLACES = (
+    "(has(self.serving) && has(self.serving.router) && has(self.serving.router.limits) && "
+    "has(self.serving.router.limits.concurrency))"
+)
 _PRICE: Rule = (
     "has(self.usdPerHour) ? !has(self.inputUSDPerMillionTokens) && !has(self.outputUSDPerMillionTokens) "
     ": has(self.inputUSDPerMillionTokens) && has(self.outputUSDPerMillionTokens)",
@@ -121,15 +128,46 @@ RULES: dict[str, list[Rule]] = {
             "routing.budget.whenExceeded: there is no lean model: write Reject, or add spec.lean",
         ),
         (
+            f"!{_SECOND} || has(self.lean)",
+            "routing.underPressure: there is no lean model: remove it, or add spec.lean",
+        ),
+        (
+            f"!{_SECOND} || !has(self.routing.underPressure.when.budget) || has(self.routing.budget)",
+            "routing.underPressure.when.budget: there is no budget to hold it against: write routing.budget, or remove it",
+        ),
+        (
+            f"!{_SECOND} || !has(self.routing.underPressure.when.queue) || {_PLACES}",
+            "routing.underPressure.when.queue: nothing ever waits: write serving.router.limits.concurrency, or remove it",
+        ),
+        (
             "!has(self.store) || !has(oldSelf.store) || self.store == oldSelf.store",
             "store: cannot change, all artifacts lie there: make a new LeanModel",
         ),
     ],
     "spec.routing": [
         (
+            "!has(self.underPressure) || double(self.underPressure.retain) < "
+            f"(has(self.promise) && has(self.promise.retain) ? double(self.promise.retain) : {_RETAIN})",
+            f"underPressure.retain: write less than promise.retain (default {_RETAIN}): under pressure less is promised",
+        ),
+        (
+            "!has(self.underPressure) || !has(self.strategy) || self.strategy != 'Fixed'",
+            "underPressure: strategy Fixed promises nothing: remove it, or write another strategy",
+        ),
+        (
             "!has(self.externalProviders) || self.externalProviders != 'Allowed' || has(self.fallback)",
             "externalProviders: Allowed needs a provider: write fallback, or Forbidden",
         ),
+    ],
+    "spec.routing.underPressure": [
+        ("double(self.retain) > 0.0", 'retain: write above 0, such as "0.9"'),
+    ],
+    "spec.routing.underPressure.when": [
+        (
+            "has(self.budget) || has(self.concurrency) || has(self.queue)",
+            "write budget, concurrency or queue, or more of them",
+        ),
+        ("!has(self.budget) || double(self.budget) > 0.0", 'budget: write above 0, such as "0.5"'),
     ],
     "spec.routing.fallback.external": [
         (

@@ -9,6 +9,7 @@ from pydantic import Field
 from .base import DecimalString, Fraction, Name, Part
 from .budget import Budget
 from .external import Fallback
+from .pressure import Strain, UnderPressure
 
 Metric = Literal[
     "BalancedAccuracy",
@@ -120,6 +121,11 @@ class Routing(Part):
         "Large", description="With strategy Fixed: the model that answers. Default Large."
     )
     promise: Promise = Field(default_factory=Promise, description="What the routed pair keeps.")
+    under_pressure: UnderPressure | None = Field(
+        None,
+        description="A second, cheaper promise for times of pressure, certified on the same records; where it cannot be "
+        "certified, the first stays in force. Default: none, the promise is the same at all times.",
+    )
     external_providers: Literal["Forbidden", "Allowed"] = Field(
         "Forbidden",
         description="Whether requests may leave for the external provider in fallback. Forbidden fails closed: nothing "
@@ -156,12 +162,14 @@ class Routing(Part):
     )
 
     def proven(self) -> Routing:
-        """Return what of it a proof depends on: how it is watched, overridden, stood in or paid for asks for no new one."""
+        """Return what of it a proof depends on: how it is watched, overridden, stood in or paid for, and what counts as pressure, ask for no new one."""
         kept = {
             "monitoring": None,
             "overrides": None,
             "external_providers": "Forbidden",
             "fallback": None,
             "budget": None,
+            "under_pressure": self.under_pressure
+            and self.under_pressure.model_copy(update={"when": Strain()}),
         }
         return self.model_copy(update=kept)

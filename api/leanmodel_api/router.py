@@ -15,6 +15,7 @@ from .base import DecimalString, Digest, Name, Part
 from .budget import Budget
 from .classification import Task
 from .external import ExternalAccess, Patience
+from .pressure import Strain
 from .routing_policy import AnyPolicy
 from .serving import Price, Tracing
 
@@ -208,6 +209,10 @@ class RouterSettings(Part):
         None, description="The external provider, and whether it may be asked. Default: none may."
     )
     budget: Budget | None = Field(None, description="What may be spent. Default: no limit.")
+    pressure: Strain | None = Field(
+        None,
+        description="What puts the policy's second promise into force. Default: nothing, the first always is.",
+    )
     access: Literal["Keys"] | None = Field(
         None, description="Keys: requests need an API key of the keys folder. Default: none is asked for."
     )

@@ -12,6 +12,7 @@ from .datasets import PARTS, DataSet
 from .embedding import embedding_issues
 from .errors import Issue
 from .external_rules import external_issues, waiting_issues
+from .pressure import pressure_issues
 from .resource import LeanModel, Spec
 from .step_rules import factorize_issues, heal_issues, order_issues, prune_issues, quantize_issues
 from .steps import STRUCTURE_METHODS, Distill, Factorize, Heal, Linear, Prune, Quantize, Trim
@@ -294,5 +295,5 @@ def greedy(spec: Spec) -> Iterable[Issue]:
 RULES: tuple[Rule, ...] = (
     one_of_large, one_of_lean, data_set_names, data_set_shape, amounts, step_order, gate_bounds,
     metric_fits, price_basis, replicas, monitoring_level, greedy, budget_issues, classification_issues, embedding_issues,
-    external_issues, waiting_issues,
+    external_issues, waiting_issues, pressure_issues,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .base import DecimalString, Duration, Fraction, Name, Part, Quantity
+from .ledger import Ledger
 
 
 class Resources(Part):
@@ -168,6 +169,10 @@ class RouterServing(Part):
         description="pvc://CLAIM[/FOLDER]: where a cluster's router keeps its ledger, its monitors' state and its pinned "
         "conversations, so that they outlive the head's pod. Block storage (ReadWriteOnce) is right, a network file "
         "system is not. Default: in that pod, and they begin anew with it.",
+    )
+    ledger: Ledger | None = Field(
+        None,
+        description="Where budgets and keys' bounds are counted. Default: in a file beside the monitors' state.",
     )
 
 

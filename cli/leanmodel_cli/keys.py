@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -15,9 +16,13 @@ from pydantic import ValidationError
 
 from leanmodel_api.errors import InputError, Issue
 from leanmodel_api.keys import SUFFIX, KeyEntry
+from leanmodel_api.ledger import RedisAt
 from leanmodel_operator.cluster import names
+from leanmodel_serving.applications import ROUTER_APPLICATION
 from leanmodel_serving.ledger.books import Line
 from leanmodel_serving.ledger.file import ledger_beside, spent_ever
+from leanmodel_serving.ledger.keeper import LedgerDownError
+from leanmodel_serving.ledger.redis_store import RedisLedger
 
 from .runs import Run
 
@@ -63,9 +68,21 @@ def spent(run: Run) -> dict[str, Line]:
     """Return what was ever spent by key, as the ledger of a run has it; nothing where there is no ledger."""
     path = ledger_beside(str(run.state))
     try:
+        if (where := _redis(run)) is not None:
+            return RedisLedger(where).spent_ever()
         return spent_ever(path) if path is not None and path.exists() else {}
-    except sqlite3.Error:  # the router says what is wrong with it
+    except (sqlite3.Error, LedgerDownError):  # the router says what is wrong with it
         return {}
+
+
+def _redis(run: Run) -> RedisAt | None:
+    """Return the Redis that a run's router keeps its ledger in; None where a file does."""
+    try:
+        applications = json.loads(run.desired.read_text())["applications"]
+        found = next(one["args"].get("redis") for one in applications if one["name"] == ROUTER_APPLICATION)
+    except (OSError, ValueError, KeyError, StopIteration):
+        return None
+    return None if found is None else RedisAt.model_validate(found)
 
 
 def secret(name: str, namespace: str, entry: KeyEntry | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from leanmodel_routing.bounds import LEVEL, bound_lines
 from leanmodel_routing.monitors.score_drift import requests_to_see, worse
 
 from .runs import write_atomic
-from .table import columns, stated
+from .table import columns, second_lines, stated
 
 SHIFTED, TAIL = 0.2, 0.1
 """The drift whose price is printed: this share of the requests scores like the worst tail."""
@@ -106,6 +106,8 @@ def policy_lines(policy: RoutingPolicy) -> list[str]:
         lines += [
             f"  {name} ({rule.kind}): {rule.certificate.message}" for name, rule in policy.groups.items()
         ]
+    if policy.under_pressure is not None:
+        lines += ["", *second_lines(policy.under_pressure, policy.relaxed() is not None)]
     if policy.scores is not None:
         needed = requests_to_see(policy.scores, worse(policy.scores, SHIFTED, TAIL), LEVEL)
         seen = (

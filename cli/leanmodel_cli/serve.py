@@ -14,6 +14,7 @@ from typing import Any
 
 from leanmodel_api.base import quantity
 from leanmodel_api.classification import task_of
+from leanmodel_api.ledger import RedisAt, redis_at
 from leanmodel_api.report import ProveReport
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.router import RouterSettings
@@ -33,7 +34,7 @@ from leanmodel_serving.engines.base import EngineSettings
 from leanmodel_store.artifacts import Store
 
 from .processes import Child
-from .provider_key import key_file
+from .provider_key import key_file, password_file
 from .runs import Run, read_json, write_atomic
 
 COST_PERIOD_SECONDS = 10.0
@@ -113,6 +114,16 @@ class ServeSide:
             return False
         return True
 
+    def _redis(self) -> RedisAt | None:
+        """Return the Redis that keeps the ledger; None where a file does."""
+        ledger, meta = self.model.spec.serving.router.ledger, self.model.metadata
+        if ledger is None:
+            return None
+        secret = ledger.redis.password_secret
+        return redis_at(
+            ledger.redis, meta.namespace, meta.name, str(password_file(secret)) if secret else None
+        )
+
     # ------------------------------------------------------------------ acting
 
     def apply(self, wanted: Desired, report: ProveReport | None) -> None:
@@ -135,6 +146,7 @@ class ServeSide:
             internal_token_file=str(self.run.token),
             state_file=str(self.run.state),
             keys_folder=str(self.run.keys),
+            redis=self._redis(),
             replicas=self.model.spec.serving.router.replicas,
         )
         state = json.dumps(desired_state(engines, router_application(router)), indent=1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leanmodel_api.report import Estimate, ModelFigures, ProveReport
+from leanmodel_api.routing_policy import RoutingPolicy, SecondPoint
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
@@ -31,6 +32,20 @@ def size(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
+def second_lines(second: SecondPoint, used: bool) -> list[str]:
+    """Return the second promise for people."""
+    found = second.certificate
+    state = "certified" if found.certified else "not certified"
+    lines = [
+        f"under pressure: at least {stated(found.retain)} of the large model's mean quality, with confidence "
+        f"{stated(found.confidence)} for both promises together: {state} ({found.method}, p={found.p_value:.3g})",
+        f"  {found.message}",
+    ]
+    if used:
+        lines.append(f"  on the report part {second.expected_large_share:.1%} go to the large model")
+    return lines
+
+
 def report_lines(report: ProveReport) -> list[str]:
     """Return the proof as a table: the verdict, what was won, the models and the baselines, the gates."""
     certificate = report.evaluation.certificate
@@ -48,6 +63,9 @@ def report_lines(report: ProveReport) -> list[str]:
         f"{'certified' if certificate.certified else 'not certified'} ({certificate.method}, n={certificate.n}, p={certificate.p_value:.3g})"
     )
     lines = [f"{report.name}: {report.verdict}. {report.reason}", "", *columns(won), "", f"  {promise}"]
+    if isinstance(report.policy, RoutingPolicy) and report.policy.under_pressure is not None:
+        used = report.policy.relaxed() is not None
+        lines += [f"  {line}" for line in second_lines(report.policy.under_pressure, used)]
     if report.promise_held_on_test is not None:
         lines.append(
             f"  on the test part, which nothing else saw: {'held' if report.promise_held_on_test else 'not held'}"

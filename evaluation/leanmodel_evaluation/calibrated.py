@@ -51,7 +51,7 @@ def calibrated(
     Raises:
         InputError: the strategy cannot be learnt from these records.
     """
-    promise, strategy = plan.routing.promise, plan.routing.strategy
+    promise, strategy, second = plan.routing.promise, plan.routing.strategy, plan.routing.under_pressure
     try:
         result = calibrate_routing(
             retain=number(promise.retain),
@@ -66,6 +66,7 @@ def calibrated(
             strategies=("fixed",) if plan.task == EMBEDDING else STRATEGIES[strategy],
             usd_per_second=number(plan.routing.usd_per_second or "0"),
             per_group=plan.data_set.group is not None,
+            under_pressure=number(second.retain) if second is not None and strategy != "Fixed" else None,
         )
     except InputError as error:
         if error.issues[0].field != "strategies":

@@ -23,6 +23,8 @@ RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({400, 413, 422})
 ATTEMPTS = 8
 LONGEST_WAIT = 15.0
+BEST = 5
+"""Log-probabilities asked for of each token: what the entropy signal reads, see `leanmodel_routing.signals.entropy`."""
 
 
 class EndpointError(LeanModelError):
@@ -45,12 +47,12 @@ def answer_body(
         return "/classify", {"model": model, "input": example.text}
     common: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
     if example.text is not None:
-        return "/v1/completions", {**common, "prompt": example.text, "logprobs": 2}
+        return "/v1/completions", {**common, "prompt": example.text, "logprobs": BEST}
     return "/v1/chat/completions", {
         **common,
         "messages": _messages(example),
         "logprobs": True,
-        "top_logprobs": 2,
+        "top_logprobs": BEST,
     }
 
 
@@ -126,7 +128,7 @@ def _logprobs(part: dict[str, Any]) -> tuple[list[float], list[list[float]]]:
     else:
         chosen = [float(value) for value in part.get("token_logprobs") or []]
         tops = [[float(value) for value in (top or {}).values()] for top in part.get("top_logprobs") or []]
-    ranked = [sorted(top, reverse=True)[:2] for top in tops]
+    ranked = [sorted(top, reverse=True)[:BEST] for top in tops]
     return chosen, ranked if len(ranked) == len(chosen) else []
 
 

@@ -31,7 +31,7 @@ from .progress import Progress
 from .records import PartAnswers, records
 from .scope import scope_of
 from .speed import Comparison
-from .verdict import decide, overall
+from .verdict import decide, overall, second_words
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,9 @@ def _proof_name(plan: ProvePlan, metric: str) -> str:
     promise = plan.routing.promise
     pair = f"{plan.lean.artifact} against {plan.large.artifact}"
     strategy = "" if plan.routing.strategy == "Cascade" else f" {plan.routing.strategy}"
-    return f"{pair}, {metric} {promise.retain} {promise.risk} {plan.engine}{strategy}"
+    second = plan.routing.under_pressure
+    lower = f" under pressure {second.retain}" if second is not None else ""
+    return f"{pair}, {metric} {promise.retain} {promise.risk} {plan.engine}{strategy}{lower}"
 
 
 def _report(
@@ -184,7 +186,7 @@ def _report(
     over = _over_baseline(baselines, part, task, metric, plan.seed)
     found = gate_figures(models, metric, size, asked.speed, retained, lean_retained, avoided, over)
     gates = hold(plan.evaluation.gates, found)
-    verdict, reason = decide(gates, overall(policy), policy.certificate, plan.routing)
+    verdict, reason = decide(gates, overall(policy), policy.certificate, plan.routing, second_words(policy))
     examples, differing = different(part, routed, metric)
     return ProveReport(
         name=plan.name,

@@ -13,9 +13,12 @@ from .gates import PAIR_GATES
 
 
 def decide(
-    gates: Sequence[GateResult], kind: RuleKind, certificate: Certificate, routing: Routing
+    gates: Sequence[GateResult], kind: RuleKind, certificate: Certificate, routing: Routing, second: str = ""
 ) -> tuple[Verdict, str]:
     """Return the verdict and its reason, with what to do.
+
+    Args:
+        second: what the router does under pressure, as a sentence; empty where it does nothing else.
 
     A failed gate on the lean model alone outweighs all else. Where nothing could be certified the pair is
     the large model alone, and its own gates (a saving of nothing) say no more than that.
@@ -36,6 +39,12 @@ def decide(
             "The gates passed; routing.strategy is Fixed to Lean, so the lean model answers everything, without a "
             f"promise. What the certificate would say: {sentence(certificate.message)}"
         )
+    if kind == "all-large" and second:
+        if failed:
+            return "GateFailed", _failed(failed, failed)
+        return "Routed", (
+            f"Without pressure the large model answers everything. {sentence(certificate.message)} {second}"
+        )
     if kind == "all-large":
         return (
             "LargeOnly",
@@ -50,7 +59,8 @@ def decide(
         if kind == "predictive"
         else "The lean model answers what it is sure of"
     )
-    return "Routed", f"{told}, the large one the rest. {sentence(certificate.message)}"
+    words = f"{told}, the large one the rest. {sentence(certificate.message)}"
+    return "Routed", f"{words} {second}".strip()
 
 
 def overall(policy: AnyPolicy) -> RuleKind:
@@ -61,6 +71,12 @@ def overall(policy: AnyPolicy) -> RuleKind:
     kinds = {rule.kind for rule in groups.values()} - {"all-large"}
     # Whatever the lean model takes of one group, the others' requests go to the large one.
     return "all-large" if not kinds else "predictive" if kinds == {"predictive"} else "cascade"
+
+
+def second_words(policy: AnyPolicy) -> str:
+    """Return what the router does under pressure, as a sentence; empty where it does nothing else."""
+    relaxed = policy.relaxed() if isinstance(policy, RoutingPolicy) else None
+    return "" if relaxed is None else f"Under pressure: {sentence(relaxed.certificate.message)}"
 
 
 def sentence(message: str) -> str:

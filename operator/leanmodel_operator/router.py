@@ -66,6 +66,7 @@ def declared(spec: Spec, key_file: Callable[[str], str]) -> dict[str, Any]:
         "limits": limits, "resilience": resilience if resilience != Resilience() else None,
         "external": external_access(spec.routing, key_file),
         "budget": spec.routing.budget, "access": "Keys" if router.access == "Keys" else None, "tracing": router.tracing,
+        "pressure": spec.routing.under_pressure.when if spec.routing.under_pressure else None,
     }  # fmt: skip
 
 

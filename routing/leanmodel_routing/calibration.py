@@ -21,7 +21,7 @@ from leanmodel_api.policy import (
 )
 from leanmodel_routing import figures
 from leanmodel_routing.cases import Decision, Spend, decide_case, with_total
-from leanmodel_routing.certify import take_walk
+from leanmodel_routing.certify import WalkResult, take_walk
 from leanmodel_routing.choosing import choose
 from leanmodel_routing.evaluate import evaluate_table
 from leanmodel_routing.parts import Parts, split
@@ -130,7 +130,8 @@ def calibrate_tables(
     scores = table_confidences(chosen.predictor, certify)
     sizes = PartSizes(fit=len(fit), certify=len(certify), report=len(report))
     terms = Terms(retain, confidence, risk, looks, seed)
-    decision, certificate = certify_walk(walk, method, certify, scores, terms, sizes)
+    found = certify_walk(walk, method, certify, scores, terms, sizes)
+    decision = found.decision
     return Policy(
         kind=decision.kind,
         predictor=chosen.predictor,
@@ -138,7 +139,7 @@ def calibrate_tables(
             decision.kind, float(walk.thresholds[decision.step or 0])
         ),
         scope=scope or Scope(aggregate=certify.aggregate),
-        certificate=certificate,
+        certificate=found.certificate,
         expected_large_share=1.0 if decision.kind == "all-large" else 0.0,
         seed=seed,
     )
@@ -199,6 +200,15 @@ class Terms:
     seed: int
 
 
+@dataclass(frozen=True)
+class Certified:
+    """What a walk has shown: the case, its certificate, and every certified step with its p-value, in order."""
+
+    decision: Decision
+    certificate: Certificate
+    steps: dict[int, float]
+
+
 def certify_walk(
     walk: Walk,
     method: Method,
@@ -207,15 +217,22 @@ def certify_walk(
     terms: Terms,
     sizes: PartSizes,
     spend: Spend | None = None,
-) -> tuple[Decision, Certificate]:
-    """Take a walk on the certify part (scores [n]) and name what it shows."""
+    before: Certified | None = None,
+) -> Certified:
+    """Take a walk on the certify part (scores [n]) and name what it shows.
+
+    `before`: what a higher promise has certified of the same thresholds, which is certified for this one too.
+    """
     retain, risk, seed = terms.retain, terms.risk, terms.seed
     result = take_walk(walk, certify, scores, retain, risk, method, seed)
+    if before is not None:
+        known = before.steps
+        result = WalkResult({**known, **result.p_values}, (*known, *result.certified))
     decision = decide_case(walk, result, certify, scores, retain, risk, method, seed, spend)
     decision = with_total(decision, len(certify), sizes.fit + sizes.certify + sizes.report)
     balanced = certify.aggregate == "balanced"
     blocks = np.bincount(certify.stratum, minlength=len(certify.strata)).min() if balanced else None
-    return decision, Certificate(
+    certificate = Certificate(
         retain=retain,
         confidence=terms.confidence,
         method=method,
@@ -226,7 +243,7 @@ def certify_walk(
         message=decision.message,
         threshold_index=decision.step,
         steps=len(walk.thresholds),
-        tested=len(result.p_values),
+        tested=len(result.p_values) - len(before.steps if before is not None else ()),
         start=walk.start,
         looks=terms.looks,
         blocks=None if blocks is None else int(blocks),
@@ -234,6 +251,7 @@ def certify_walk(
         needed=decision.needed,
         quality_large=min(figures.quality_of(certify, certify.large), 1.0),
     )
+    return Certified(decision, certificate, {step: result.p_values[step] for step in result.certified})
 
 
 def same_strata(fit: Table, certify: Table) -> Table:

@@ -62,6 +62,8 @@ class Decider:
         self.policy = policy
         specs = () if policy.predictor is None else policy.predictor.signals
         # Of a signal that is not known here nothing can be said; whoever loads such a policy refuses it.
+        read = [spec.params.get("best") for spec in specs]
+        self._best = max([2, *(best for best in read if isinstance(best, int))])
         self._needs = {need for spec in specs if spec.name in SIGNALS for need in SIGNALS[spec.name].needs}
 
     @property
@@ -81,8 +83,8 @@ class Decider:
 
     @property
     def top_logprobs(self) -> int:
-        """How many best log-probabilities per token to ask for: 2 where margins are read, else 0."""
-        return 2 if self._reads_answers and "margins" in self._needs else 0
+        """How many best log-probabilities per token to ask for: as many as were read in calibration; 0 for none."""
+        return self._best if self._reads_answers and "margins" in self._needs else 0
 
     @property
     def hold_back(self) -> int | None:

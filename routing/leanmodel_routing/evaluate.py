@@ -16,7 +16,7 @@ from leanmodel_api.policy import (
     PolicyEvaluation,
     Record,
 )
-from leanmodel_api.routing_policy import RoutingEvaluation, RoutingPolicy
+from leanmodel_api.routing_policy import RoutingEvaluation, RoutingPolicy, SecondFigures
 from leanmodel_routing import figures
 from leanmodel_routing.aiq import table_aiq
 from leanmodel_routing.bootstraps import intervals
@@ -85,8 +85,32 @@ def evaluate_table(
     )
     if isinstance(policy, RoutingPolicy):
         kinds = {name: rule.kind for name, rule in policy.groups.items()}
-        return RoutingEvaluation(**found, lean_calls=_unit(float(routed.asked.mean())), rules=kinds)
+        relaxed = policy.relaxed()
+        return RoutingEvaluation(
+            **found,
+            lean_calls=_unit(float(routed.asked.mean())),
+            rules=kinds,
+            under_pressure=None if relaxed is None else second_figures(relaxed, table, part),
+        )
     return PolicyEvaluation(**found)
+
+
+def second_figures(relaxed: RoutingPolicy, table: Table, part: str) -> SecondFigures:
+    """What the policy does under pressure with a table's records."""
+    routed, promise = route_table(relaxed, table), relaxed.certificate
+    quality = figures.quality_of(table, figures.routed(table, routed.accepted))
+    large = figures.quality_of(table, table.large)
+    each = cost_each(table, routed.asked, routed.accepted) if table.costs_known else None
+    return SecondFigures(
+        kind=relaxed.kind,
+        large_share=_unit(float(1.0 - routed.accepted.mean())),
+        lean_calls=_unit(float(routed.asked.mean())),
+        quality=_unit(quality),
+        quality_retained=quality / large if large > 0.0 else None,
+        cost=None if each is None else float(np.mean(each)),
+        promise_held=bool(quality >= promise.retain * large - 1e-12),
+        label_free=label_free(table, routed.accepted, promise.confidence, part),
+    )
 
 
 def curve_points(curve: Curve) -> tuple[CurvePoint, ...]:

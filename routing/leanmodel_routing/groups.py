@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from leanmodel_api.policy import Certificate, PartSizes
 from leanmodel_api.routing_policy import GroupRule
 from leanmodel_routing import figures
-from leanmodel_routing.calibration import Terms, certify_walk
+from leanmodel_routing.calibration import Certified, Terms, certify_walk
 from leanmodel_routing.cases import Decision, Spend
 from leanmodel_routing.policies.combined import behind_the_cut
 from leanmodel_routing.policies.ways import Way
@@ -54,6 +55,17 @@ def fewest(retain: float, risk: float) -> int:
     return 2 if retain >= 1.0 else max(1, math.ceil(math.log(risk) / math.log(retain)))
 
 
+@dataclass(frozen=True)
+class WalkTaken:
+    """A walk that was taken, on which records (scores [n]), and what it has shown."""
+
+    walk: Walk
+    part: Table
+    scores: Floats
+    sizes: PartSizes
+    found: Certified
+
+
 def group_rules(
     way: Way,
     plan: Plan,
@@ -63,10 +75,11 @@ def group_rules(
     scores: Floats,
     terms: Terms,
     spend: Spend,
-) -> dict[str, GroupRule]:
-    """A rule for every group of the certify part (scores [n]); small groups stay all-large."""
+) -> tuple[dict[str, GroupRule], dict[str, WalkTaken]]:
+    """A rule for every group of the certify part (scores [n]), and how each was tested; small ones stay all-large."""
     fitted, crossed = way.scores(fit), way.crossed(len(fit))
     found: dict[str, GroupRule] = {}
+    tested: dict[str, WalkTaken] = {}
     for name in sorted((*plan.tested, *plan.small)):
         rows, learnt = _rows(certify, name), _rows(fit, name)
         part = certify.take(rows)
@@ -75,23 +88,31 @@ def group_rules(
             found[name] = _too_small(name, plan.small[name], part, way, terms, sizes)
             continue
         walk = _walk(way, fit.take(learnt), fitted[learnt], crossed[learnt], terms.retain)
-        decision, certificate = certify_walk(
+        shown = certify_walk(
             walk, way.method, part, scores[rows], replace(terms, risk=plan.risk), sizes, spend
         )
-        found[name] = group_rule(way, walk, decision, certificate)
-    return found
+        tested[name] = WalkTaken(walk, part, scores[rows], sizes, shown)
+        found[name] = group_rule(way, walk, shown.decision, shown.certificate)
+    return found, tested
 
 
 def joint_certificate(
-    rules: dict[str, GroupRule], plan: Plan, way: Way, certify: Table, terms: Terms, sizes: PartSizes
+    rules: Mapping[str, GroupRule],
+    small: Mapping[str, int],
+    risks: int,
+    way: Way,
+    certify: Table,
+    terms: Terms,
+    sizes: PartSizes,
 ) -> Certificate:
     """All groups' certificates as one: each certified group keeps the promise, wrong with chance ≤ risk for all.
 
     Where every group keeps it, so does the mean over all requests. Without any group, nothing is certified.
+    `small`: records still needed by the groups that were not tested. `risks`: how many groups share the risk.
     """
     kept = [name for name, rule in rules.items() if rule.certificate.certified]
     worst = max((rules[name].certificate.p_value for name in kept), default=1.0)
-    few = bool(plan.small) and not kept
+    few = bool(small) and not kept
     message = (
         f"{len(kept)} of {len(rules)} groups are certified, each to keep {100 * terms.retain:.4g}% of the large "
         f"model's quality in it, all of them at confidence {terms.confidence:.4g}; the others go to the large model"
@@ -101,13 +122,13 @@ def joint_certificate(
         confidence=terms.confidence,
         method=way.method,
         n=len(certify),
-        p_value=min(1.0, worst * max(1, len(plan.tested))),
+        p_value=min(1.0, worst * max(1, risks)),
         certified=bool(kept),
         outcome="cascade-certified" if kept else ("too-few-records" if few else "promise-not-shown"),
         message=message,
         looks=terms.looks,
         parts=sizes,
-        needed=min(plan.small.values()) if few else None,
+        needed=min(small.values()) if few else None,
         quality_large=min(figures.quality_of(certify, certify.large), 1.0),
     )
 

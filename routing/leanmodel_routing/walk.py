@@ -50,6 +50,11 @@ def plan_walk(fit: Table, confidence: Floats, crossed: Floats, retain: float, st
     return Walk(thresholds, _start(rows, seen, thresholds, retain) if len(rows) else 0, rows, seen)
 
 
+def start_of(walk: Walk, retain: float) -> int:
+    """Where a walk over the same thresholds would begin for another promise, by the fit part alone."""
+    return _start(walk.fit, walk.crossed, walk.thresholds, retain) if len(walk.fit) else 0
+
+
 def _thresholds(confidence: Floats, steps: int) -> Floats:
     """Midway between neighbouring confidences, so that rounding of a log-probability decides nothing."""
     values = np.unique(confidence)[::-1]

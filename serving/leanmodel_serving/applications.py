@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from leanmodel_api.base import Name, Part
+from leanmodel_api.ledger import RedisAt
 
 from .engines.base import ENGINES, EngineSettings
 
@@ -34,6 +35,9 @@ class RouterArgs(Part):
     )
     keys_folder: str | None = Field(
         None, description="Folder of the API keys' entries, watched. Default: there are no keys."
+    )
+    redis: RedisAt | None = Field(
+        None, description="Redis that keeps the ledger. Default: it lies beside the state file."
     )
     replicas: int = Field(1, ge=1, description="Replicas. Default 1.")
     max_ongoing_requests: int = Field(
@@ -61,12 +65,13 @@ def engine_application(settings: EngineSettings, engine: str = "vLLM") -> dict[s
 
 
 def router_application(args: RouterArgs) -> dict[str, Any]:
-    """Return the serveConfigV2 entry of the router."""
+    """Return the serveConfigV2 entry of the router; without a Redis it is the one that it was before there were any."""
+    without = None if args.redis is not None else {"redis"}
     return {
         "name": ROUTER_APPLICATION,
         "import_path": "leanmodel_serving.router.deployment:build",
         "route_prefix": "/",
-        "args": args.model_dump(mode="json", by_alias=True),
+        "args": args.model_dump(mode="json", by_alias=True, exclude=without),
     }
 
 

@@ -58,11 +58,17 @@ METRICS: tuple[Metric, ...] = (
            "(it went to the large model before), override (the request's own headers), lean-failing, large-failing (the external "
            "provider or the lean model stands in, the promise is suspended), budget (no money for the large model: the lean one "
            "answers alone), fixed (no policy)."),
+    Metric("leanmodel_promises", "counter", ("promise",), "requests",
+           "Answered requests by the promise that covers them: full (the policy's), under-pressure (its second, cheaper one), "
+           "suspended (somebody stands in, or the lean model answers alone over budget), none."),
+    Metric("leanmodel_pressure", "gauge", ("cause",), "0 or 1",
+           "1: the replica is under pressure by its budget, concurrency or queue, and the second promise is in force. "
+           "Absent without a second promise."),
     Metric("leanmodel_shadows", "counter", ("result",), "requests",
            "Accepted requests that the large model was asked too, after the answer was sent: same, different, failed "
            "(no answer, or no budget for one), skipped (too many under way)."),
     Metric("leanmodel_alarm", "gauge", ("monitor",), "0 or 1",
-           "1: the monitor (label-free, score-drift) has found the promise broken, and all requests go to the large "
+           "1: the monitor (label-free, score-drift; of a second promise under-pressure/ before it) has found the promise broken, and all requests go to the large "
            "model until it is proven anew."),
     Metric("leanmodel_watch_kept", "gauge", (), "0 or 1",
            "0: the monitors' state could not be written at the last look; what was counted goes along the next time."),

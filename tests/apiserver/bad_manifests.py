@@ -38,6 +38,7 @@ GOOD: dict[str, Any] = {
             "gates": [{"metric": "LeanQualityRetained", "min": "0.85"}],
         },
         "routing": {
+            "underPressure": {"retain": "0.9", "when": {"concurrency": 8}},
             "strategy": "Cascade",
             "promise": {"retain": "0.98", "risk": "0.1"},
             "externalProviders": "Allowed",
@@ -218,6 +219,20 @@ BAD = (
     Bad("spec.routing.budget", {"usdPerDay": "0.0"}, "usdPerDay: write US dollars above 0"),
     Bad("spec.routing.budget", {"usdPerHour": "2e9"}, "usdPerHour: write US dollars above 0 and at most"),
     Bad("spec.routing.budget", {"usdPerHour": "2", "whenExceeded": "Stop"}, "Unsupported value"),
+    Bad(
+        "spec.routing.underPressure",
+        {"retain": "0.99", "when": {"concurrency": 9}},
+        "write less than promise.retain",
+    ),
+    Bad("spec.routing.underPressure", {"retain": "0", "when": {"concurrency": 9}}, "retain: write above 0"),
+    Bad("spec.routing.underPressure", {"retain": "0.5", "when": {}}, "write budget, concurrency or queue"),
+    Bad("spec.routing.underPressure", {"retain": "0.5", "when": {"budget": "0"}}, "budget: write above 0"),
+    Bad("spec.routing.underPressure", {"retain": "0.5", "when": {"queue": 9}}, "nothing ever waits"),
+    Bad(
+        "spec.routing",
+        {"strategy": "Fixed", "underPressure": {"retain": "0.5", "when": {"concurrency": 9}}},
+        "strategy Fixed promises nothing",
+    ),
     Bad("spec.serving.router", {"limits": {"queue": 5}}, "queue: nothing bounds what is under way"),
     Bad("spec.serving.router", {"state": "s3://bucket"}, "state: write pvc://CLAIM"),
     Bad("spec.evaluation.sampling.temperature", "0.7", 'temperature: write "0"'),

@@ -22,10 +22,12 @@ from aiohttp import web
 
 from leanmodel_api.budget import Budget
 from leanmodel_api.keys import SUFFIX, KeyEntry, KeyLimits, issue
+from leanmodel_api.ledger import RedisAt
 from leanmodel_api.router import Backend, RouterSettings
 from leanmodel_api.serving import Price
 from leanmodel_serving.ledger.books import MODEL, Line
 from leanmodel_serving.ledger.file import LEASE_S, LedgerFile, spent_ever
+from leanmodel_serving.ledger.redis_store import RedisLedger
 
 PROMPT_NANO, ANSWER_NANO = 370, 1130
 """Odd prices, so that a request costs no whole number of micro-dollars."""
@@ -209,8 +211,16 @@ def prepared(folder: Path, engine_port: int) -> list[tuple[str, KeyEntry]]:
     return keys
 
 
-async def run(folder: Path, requests: int, clients: int, seed: int = 0) -> Outcome:
-    """Have ``requests`` answered by two routers, one of which is killed when half of them are, and started again."""
+async def run(
+    folder: Path, requests: int, clients: int, seed: int = 0, redis: RedisAt | None = None
+) -> Outcome:
+    """Have ``requests`` answered by two routers, one of which is killed when half of them are, and started again.
+
+    Args:
+        redis: what keeps the ledger; None: a file in the folder does.
+    """
+    if redis is not None:
+        (folder / "redis.json").write_text(redis.to_json())
     lots, found = random.Random(seed), Outcome()
     served = web.Application()
     served.router.add_post("/v1/completions", engine)
@@ -259,9 +269,13 @@ async def run(folder: Path, requests: int, clients: int, seed: int = 0) -> Outco
     finally:
         await asyncio.to_thread(routers.end)
         await runner.cleanup()
-    found.ledger = spent_ever(folder / "ledger.db")
-    after = LedgerFile(folder / "ledger.db")
+    found.ledger = _kept(folder, redis)
+    after = LedgerFile(folder / "ledger.db") if redis is None else RedisLedger(redis)
     after.apply([], "auditor", time.time() + LEASE_S + 1)
     after.close()
-    found.reserved_later = sum(line.reserved for line in spent_ever(folder / "ledger.db").values())
+    found.reserved_later = sum(line.reserved for line in _kept(folder, redis).values())
     return found
+
+
+def _kept(folder: Path, redis: RedisAt | None) -> dict[str, Line]:
+    return spent_ever(folder / "ledger.db") if redis is None else RedisLedger(redis).spent_ever()

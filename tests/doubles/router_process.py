@@ -14,9 +14,11 @@ from typing import Any
 
 import uvicorn
 
+from leanmodel_api.ledger import RedisAt
 from leanmodel_serving.host.processes import die_with_parent
 from leanmodel_serving.ledger.clerk import Clerk
 from leanmodel_serving.ledger.file import opened
+from leanmodel_serving.ledger.redis_store import RedisLedger
 from leanmodel_serving.metrics import METRICS, Meters
 from leanmodel_serving.router.app import RouterApp
 from leanmodel_serving.router.http import Receive, Scope, Send
@@ -61,7 +63,9 @@ class Replica:
 
 
 async def main(folder: Path, port: int) -> None:
-    clerk = Clerk(opened(folder / "ledger.db"))
+    where = folder / "redis.json"  # there where the ledger is to lie in a Redis
+    kept = RedisLedger(RedisAt.model_validate_json(where.read_text())) if where.exists() else None
+    clerk = Clerk(kept or opened(folder / "ledger.db"))
     meters = Meters({row.name: Silent() for row in METRICS})
     settings = SettingsFile(folder / "router.json")
     app = RouterApp(settings, Upstream("engines"), meters, "internal", clerk=clerk, keys=folder / "keys")

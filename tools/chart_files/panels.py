@@ -125,6 +125,11 @@ PROMISE = Group("The promise, as production keeps it", (
     Panel("Monitors' state kept", "0: it could not be written at the last look.",
           {"kept": f"min(ray_leanmodel_watch_kept{{{WHERE}}})"}, kind="stat", width=4, decimals=0,
           colours={-1e18: "red", 1: "green"}),
+    Panel("Which promise", "Answers by the promise that covers them: full, the second one under pressure, suspended, none.",
+          {"{{promise}}": rate("ray_leanmodel_promises_total", "promise")}, "reqps", "stacked", width=12),
+    Panel("Pressure", "Replicas in which the second promise is in force, by what put it there. Empty without one.",
+          {"{{namespace}}/{{leanmodel}} {{cause}}": f"sum by ({EACH}, cause) (ray_leanmodel_pressure{{{WHERE}}})"},
+          decimals=0, width=12),
 ))  # fmt: skip
 
 FAILING = Group("When a model fails", (

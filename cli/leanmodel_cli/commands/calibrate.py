@@ -51,6 +51,10 @@ def arguments(parser: ArgumentParser) -> None:
         help="decide on so many first tokens of a lean answer (default: on the whole)",
     )  # fmt: skip
     parser.add_argument(
+        "--under-pressure", type=fraction, metavar="RETAIN",
+        help="a second, lower share that is kept under pressure; both hold together with the confidence (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the policy there (default: standard output)"
     )
 
@@ -66,6 +70,7 @@ def run(arguments: Namespace) -> int:
         strategies=arguments.strategy or tuple(STRATEGIES),
         usd_per_second=arguments.usd_per_second,
         per_group=arguments.per_group,
+        under_pressure=arguments.under_pressure,
         scope=Scope(decision=Scope.reading(arguments.hold_back)),
     )
     document = result.document()

@@ -21,7 +21,7 @@ from leanmodel_api.resource import LeanModel
 from ..display import Display
 from ..ports import check_port
 from ..processes import compression_python
-from ..provider_key import check_provider_key
+from ..provider_key import check_provider_key, check_redis_password
 from ..runs import Run, read_json, read_manifest, write_atomic
 from ..table import report_lines
 from .down import end
@@ -53,6 +53,7 @@ def run(arguments: Namespace) -> int:
         return _already_up(run, settings, arguments.detach)
     compression_python_or_error(model)
     check_provider_key(model)
+    check_redis_password(model)
     check_port(settings["port"])
     run.root.mkdir(parents=True, exist_ok=True)
     run.root.chmod(0o700)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from leanmodel_api.plan import StepFigure
 from leanmodel_api.report import ModelFigures, ProveReport
+from leanmodel_api.routing_policy import RoutingEvaluation
 
 from .svg import Chart, Mark, Row, forest
 from .words import megabytes, percent, quality, usd
@@ -63,6 +64,12 @@ def curve_chart(report: ProveReport) -> str:
         Mark(x(evaluation), evaluation.quality, f"chosen ({percent(evaluation.large_share)} large)", "pair", "diamond",
              tip=f"chosen: {quality(evaluation.quality)} with {percent(evaluation.large_share)} answered by the large model"),
     ]  # fmt: skip
+    second = evaluation.under_pressure if isinstance(evaluation, RoutingEvaluation) else None
+    if second is not None:
+        marks.append(
+            Mark(*at(second), f"under pressure ({percent(second.large_share)} large)", "pair", "ring",
+                 tip=f"under pressure: {quality(second.quality)} with {percent(second.large_share)} answered by the large model")
+        )  # fmt: skip
     retain = report.policy.certificate.retain
     ordered = sorted(points, key=lambda point: point.large_share)
     lines = [([at(base.always_lean), at(base.always_large)], "other dashed")]
@@ -71,7 +78,7 @@ def curve_chart(report: ProveReport) -> str:
     return Chart(
         title="Quality against cost",
         description="The line is the cascade at every threshold, the dashed line the large model by lot; the diamond "
-        "is the chosen point.",
+        "is the chosen point, a ring beside it the one under pressure.",
         x_label="US dollars per 1,000 requests"
         if by_cost
         else "share of requests that the large model answers",

@@ -8,6 +8,7 @@ from ..verdict import sentence
 from .groups import groups
 from .html import Content, Raw, definitions, join, table, tag
 from .plots import curve_chart, models_chart, steps_chart
+from .second import level, second_promise, under_pressure
 from .words import interval, megabytes, percent, quality, rule_words, times, usd
 
 VERDICTS = {
@@ -135,7 +136,7 @@ def certificate(report: ProveReport) -> Raw:
     ]  # fmt: skip
     pairs: list[tuple[str, Content]] = [
         ("Method", f"{found.method}, {found.tested} of {found.steps} thresholds tested from the large model downward"),
-        ("p-value", f"{found.p_value:.3g}, held against {(1 - found.confidence) / found.looks:.3g} (look {found.looks} at "
+        ("p-value", f"{found.p_value:.3g}, held against {level(report.policy):.3g} (look {found.looks} at "
                     "this certify part)"),
         ("Records", f"fit {found.parts.fit}, certify {found.parts.certify}, report {found.parts.report}"),
         *rule_words(report.policy),
@@ -159,7 +160,7 @@ def certificate(report: ProveReport) -> Raw:
         pairs.append(("Mean gap recovered (APGR)", f"{evaluation.apgr:.3f} (0.5 is the lot)"))
     return join(
         tag("h2", "Quality, cost and the certificate"), tag("figure", Raw(curve_chart(report))), *words,
-        definitions(pairs), _baselines(report),
+        definitions(pairs), second_promise(report), _baselines(report),
     )  # fmt: skip
 
 
@@ -168,6 +169,7 @@ def _baselines(report: ProveReport) -> Raw:
     base = evaluation.baselines
     found = [
         ("chosen", evaluation.large_share, evaluation.quality, evaluation.cost),
+        *under_pressure(evaluation),
         *((name.replace("_", " "), item.large_share, item.quality, item.cost)
           for name, item in (("always_lean", base.always_lean), ("always_large", base.always_large),
                              ("random, same share", base.random), ("oracle", base.oracle))),

@@ -83,7 +83,10 @@ def ray_service(
     labels = {**names.labels(owner.name, "serving"), **owner.queue_label()}
     meta = names.meta(names.rayservice(owner.name), owner.namespace, labels, owner.reference(), annotations)
     mounted, replicas = rayservice.head_mounts(config), model.spec.serving.router.replicas
-    applications = [*entries.values(), serving.router_application(mounted, replicas)]
+    applications = [
+        *entries.values(),
+        serving.router_application(mounted, replicas, serving.ledger_redis(owner, model)),
+    ]
     port = service_port(model, serve)
     if port != model.spec.serving.router.port:
         held.append(
@@ -148,7 +151,7 @@ def _held_templates(
     what = (
         f"image {new} instead of {image}"
         if new != image
-        else "another pod template (an override, the router's resources, or spec.routing.fallback.external.apiKeySecret)"
+        else "another pod template (an override, the router's resources or ledger, or spec.routing.fallback.external.apiKeySecret)"
     )
     return [
         f"the Ray cluster keeps the pods it was made with; {what} would need a second cluster beside it: to have it, "

@@ -9,6 +9,7 @@ from leanmodel_routing.observation import Observation
 from leanmodel_routing.signals.answer_choice import AnswerChoice
 from leanmodel_routing.signals.base import Params, Signal
 from leanmodel_routing.signals.closed_code import ClosedCode
+from leanmodel_routing.signals.entropy import Entropy
 from leanmodel_routing.signals.finish import Finish
 from leanmodel_routing.signals.first_tokens import FirstTokens
 from leanmodel_routing.signals.length import Length
@@ -26,6 +27,7 @@ _ALL: tuple[Signal, ...] = (
     LogprobQuantiles(),
     FirstTokens(),
     Margin(),
+    Entropy(),
     Length(),
     Finish(),
     AnswerChoice(),

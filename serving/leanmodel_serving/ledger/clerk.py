@@ -16,7 +16,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .file import LEASE_S, LedgerFile, Operation, Release, Result, Settle
+from .file import LEASE_S, Operation, Release, Result, Settle
+from .keeper import Keeper, LedgerDownError
 
 BEAT_S = LEASE_S / 6
 MOST_AT_ONCE = 500
@@ -42,7 +43,7 @@ class Clerk:
         problem: why nothing can be written; empty when it can.
     """
 
-    def __init__(self, file: LedgerFile, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, file: Keeper, clock: Callable[[], float] = time.time) -> None:
         """Take the ledger; the thread starts with the first operation."""
         self._file, self.clock = file, clock
         self.owner = uuid.uuid4().hex
@@ -115,7 +116,7 @@ class Clerk:
             if now - self._swept > SWEEP_S:
                 self._file.sweep(now)
                 self._swept = now
-        except sqlite3.Error as error:
+        except (sqlite3.Error, LedgerDownError) as error:
             self._fail(asked, str(error))
             return
         if self.problem and self._file.lasting:

@@ -122,7 +122,7 @@ class LedgerFile:
             self._loaded.clear()
             books = Books(self._line, self._hold, self._bucket, self._active)
             self._lease(books, owner, now)
-            results = [_done(books, operation) for operation in batch]
+            results = [done(books, operation) for operation in batch]
             self._write(books)
         except BaseException:
             self._db.execute("ROLLBACK")
@@ -201,7 +201,8 @@ class LedgerFile:
         )
 
 
-def _done(books: Books, operation: Operation) -> Result:
+def done(books: Books, operation: Operation) -> Result:
+    """Carry an operation out on the books, and return its answer."""
     if isinstance(operation, Reserve):
         refused = books.reserve(operation.hold, operation.limits, operation.rates, operation.now)
         return refused or books.left(operation.shown, operation.now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 
@@ -16,6 +16,9 @@ from .cost import Bill, Pace, Tariff, Usage, bill, usd
 from .errors import EXTERNAL
 from .route import Route, scope_kind
 from .snapshot import Snapshot
+
+Promised = Literal["full", "under-pressure", "suspended", "none"]
+"""The policy's promise, its second one, one that somebody's standing in has suspended, or none."""
 
 
 @dataclass
@@ -111,6 +114,14 @@ class Account:
         if route.scope:
             meters.count("leanmodel_out_of_scope", kind=scope_kind(route.scope))
         meters.count("leanmodel_decisions", reason=route.reason)
+        meters.count("leanmodel_promises", promise=self.promise(route))
+
+    def promise(self, route: Route) -> Promised:
+        """Return which promise covers the answer, if any does."""
+        if route.reason == "large-failing" or (route.alone and not route.promised):
+            return "suspended"
+        covered = self.state.attribution(route.promised, route.pressure)["x-leanmodel-certificate"]
+        return "none" if covered == "none" else "under-pressure" if route.pressure else "full"
 
     def first_token(self) -> None:
         """Note that the first event is out."""
@@ -139,10 +150,13 @@ class Account:
             "x-leanmodel-reason": route.reason,
             "x-leanmodel-revision": revision,
             "x-leanmodel-request-id": self.request_id,
-            **self.state.attribution(route.promised),
+            **self.state.attribution(route.promised, route.pressure),
         }
-        if route.reason == "large-failing" or (route.alone and not route.promised):
-            headers["x-leanmodel-promise"] = "suspended"
+        # Where there is one promise alone, the certificate says all but that it is suspended.
+        if (promise := self.promise(route)) == "suspended" or self.state.relaxed is not None:
+            headers["x-leanmodel-promise"] = promise
+        if route.pressure:
+            headers["x-leanmodel-pressure"] = route.pressure
         if self.confidence is not None:
             headers["x-leanmodel-confidence"] = f"{self.confidence:.6f}"
         if route.group:
@@ -169,21 +183,24 @@ class Account:
             "gen_ai__response__model": self.revision, "leanmodel__route": self.name, "leanmodel__reason": route.reason,
             "gen_ai__usage__input_tokens": work.usage.prompt if work else None,
             "gen_ai__usage__output_tokens": work.usage.completion if work else None,
-            "leanmodel__confidence": self.confidence, "leanmodel__escalated_for": self.escalated_for,
+            "leanmodel__promise": self.promise(route), "leanmodel__confidence": self.confidence,
+            "leanmodel__escalated_for": self.escalated_for,
             "leanmodel__cost_usd": usd(found.cost) if found.known else None,
         }  # fmt: skip
 
     def line(self, route: Route, status: int) -> str:
         """Return the request as one line for the log; nothing of its text is in it."""
-        found, promise = self.bill(), self.state.attribution(route.promised)
+        found, promise = self.bill(), self.state.attribution(route.promised, route.pressure)
         told = {
             "route": self.name, "reason": route.reason, "revision": self.revision or "none", "status": status,
             "policy": promise.get("x-leanmodel-policy", "none"),
-            "certificate": promise["x-leanmodel-certificate"].replace(" ", ""),
+            "certificate": promise["x-leanmodel-certificate"].replace(" ", ""), "promise": self.promise(route),
             "confidence": "none" if self.confidence is None else f"{self.confidence:.6f}",
             "cost_usd": usd(found.cost) if found.known else "unknown",
             "seconds": f"{time.perf_counter() - self.started:.3f}",
         }  # fmt: skip
+        if route.pressure:
+            told["pressure"] = route.pressure
         if self.tenant:
             told["tenant"] = self.tenant
         return f"request {self.request_id} " + " ".join(f"{name}={value}" for name, value in told.items())

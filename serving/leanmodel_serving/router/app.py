@@ -41,6 +41,7 @@ from .pages import PREFIX as REPORTS
 from .pages import show_report
 from .receipt import ANYBODY, Caller
 from .refusals import REFUSED
+from .relief import Relief
 from .request import Shared
 from .snapshot import SettingsFile, Snapshot
 from .state import StateFile
@@ -97,8 +98,9 @@ class RouterApp:
         watcher = Watcher(kept or StateFile(None), first, meters)
         breakers, door = Breakers(None, meters), Door(settings.path, self._sure)
         till = Till(clerk or Clerk(LedgerFile(None)), meters)
-        self.shared = Shared(upstream, meters, Pace(), breakers, watcher, door, RetryBudget(), till)
         self.limiter, self.gate, self.keyring = Limiter(), Gate(), Keyring(keys)
+        relief = Relief(self.gate, till, meters)
+        self.shared = Shared(upstream, meters, Pace(), breakers, watcher, door, RetryBudget(), till, relief)
         self.tracer = Tracer()
         self._internal_token = internal_token.encode()
         self._reports = reports
@@ -113,6 +115,7 @@ class RouterApp:
             await asyncio.sleep(POLL_S)
             self.reload()
             self.keyring.look()
+            self.shared.relief.look(self.state)
             self.gate.show(self.shared.meters)
             self.shared.meters.refresh()
 
@@ -311,6 +314,8 @@ class RouterApp:
             strategy=settings.strategy,
             policy=self.state.policy or None,
             certificate=self.state.certificate,
+            certificate_under_pressure=self.state.second if self.state.relaxed is not None else None,
+            pressure=self.shared.relief.cause or None,
             broken=self.shared.watcher.broken,
             watch_error=self.shared.watcher.problem or None,
             settings_error=self._problem or None,

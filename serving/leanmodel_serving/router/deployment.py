@@ -13,6 +13,7 @@ from ray import serve
 from ..applications import RouterArgs
 from ..ledger.clerk import Clerk
 from ..ledger.file import ledger_beside, opened
+from ..ledger.redis_store import RedisLedger
 from ..metrics import ray_meters
 from .app import RouterApp
 from .ask import ENCODERS, PATHS, TASK_ENDPOINTS
@@ -41,7 +42,8 @@ class Router:
         reports = Path(self.args.reports_folder) if self.args.reports_folder else None
         settings = SettingsFile(Path(self.args.settings_file))
         kept = kept_in(Path(self.args.state_file) if self.args.state_file else None)
-        self.clerk = Clerk(opened(ledger_beside(self.args.state_file)))
+        where = self.args.redis
+        self.clerk = Clerk(RedisLedger(where) if where else opened(ledger_beside(self.args.state_file)))
         keys = Path(self.args.keys_folder) if self.args.keys_folder else None
         upstream, meters = Upstream(engine_token), ray_meters()
         self.router = RouterApp(

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import ceil
 
+from leanmodel_api.pressure import QUEUE_PER_PLACE
 from leanmodel_api.router import RouterLimits
 
 from ..metrics import Meters
 from .errors import ApiError
 
-QUEUE_PER_PLACE = 4
 QUEUE_S = 10.0
 
 

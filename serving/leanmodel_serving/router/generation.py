@@ -54,7 +54,7 @@ class Generation(Request):
         settings, way = self.state.settings, self.route.way
         if way != "large" and not self.route.alone and not self.shared.breakers.lean.allows():
             self.shared.meters.count("leanmodel_lean_skipped")
-            self.route = Route("large", "lean-failing")
+            self.route = Route("large", "lean-failing", pressure=self.route.pressure)
             way = "large"
         if way != "large" and settings.lean is not None:
             if self.ask.stream:
@@ -222,7 +222,7 @@ class Generation(Request):
 
     def _accepts(self, reading: Reading) -> bool:
         """Judge the lean answer by the policy."""
-        decider = self.state.decider
+        decider = self.state.by(self.route.pressure)
         if decider is None:
             return True
         confidence = 0.0
@@ -274,4 +274,4 @@ class Generation(Request):
                 reading.answer,
                 lambda: ask_shadow(self.shared, account, self.ask, self.route, self.size),
             )
-        watcher.count(self.state, score, reading is not None, shadow)
+        watcher.count(self.state, score, reading is not None, shadow, self.route.pressure)

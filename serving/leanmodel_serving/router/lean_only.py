@@ -27,11 +27,19 @@ def lean_only(state: Snapshot, route: Route) -> Route | None:
         return None
     if route.reason == "override" and route.way != "lean":
         return None
-    return replace(route, way="lean", reason="budget", promised=_all_lean(state, route), alone=True)
+    alone = replace(route, way="lean", reason="budget", alone=True)
+    # No money at all is pressure, where a budget can be: the second promise may be what the lean model keeps alone.
+    strain = state.settings.pressure
+    spent = "budget" if strain is not None and strain.budget is not None and state.relaxed is not None else ""
+    for pressure in (route.pressure, route.pressure or spent):
+        if _all_lean(state, route, pressure):
+            return replace(alone, pressure=pressure)
+    return replace(alone, promised=False)
 
 
-def _all_lean(state: Snapshot, route: Route) -> bool:
+def _all_lean(state: Snapshot, route: Route, pressure: str) -> bool:
     """Return whether the policy promises what the lean model answers alone, of this request as of every other."""
-    policy = state.decider.policy if state.decider is not None else None
+    decider = state.by(pressure)
+    policy = decider.policy if decider is not None else None
     grouped = isinstance(policy, RoutingPolicy) and bool(policy.groups)
     return policy is not None and policy.kind == "all-lean" and not grouped and route.reason == "policy"

@@ -53,6 +53,8 @@ class Health(Part):
     strategy: str = Field(description="Cascade, AllLarge or AllLean.")
     policy: str | None = Field(description="Digest of the policy, as in the header x-leanmodel-policy.")
     certificate: str = Field(description="What it promises, as in the header x-leanmodel-certificate.")
+    certificate_under_pressure: str | None = Field(description="What its second point promises.")
+    pressure: str | None = Field(description="Why that is in force in this replica.")
     broken: Broken = Field(description="What the monitors have found broken.")
     watch_error: str | None = Field(description="Why the monitors' state cannot be kept.")
     settings_error: str | None = Field(description="Why the newest settings were refused.")

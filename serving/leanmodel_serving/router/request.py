@@ -21,6 +21,7 @@ from .logprobs import widen
 from .outside import Door
 from .overrides import NO_WISHES, Wishes
 from .receipt import Caller, Receipt
+from .relief import Relief
 from .route import choose
 from .snapshot import Snapshot
 from .till import Till
@@ -41,6 +42,7 @@ class Shared:
     door: Door
     retries: RetryBudget
     till: Till
+    relief: Relief
 
 
 class Request:
@@ -76,7 +78,13 @@ class Request:
         self.wishes = wishes
         watcher = shared.watcher
         self.route = choose(
-            state, ask, wishes, pinned=watcher.pins.holds(conversation), alarms=watcher.alarms, group=group
+            state,
+            ask,
+            wishes,
+            pinned=watcher.pins.holds(conversation),
+            alarms=watcher.alarms,
+            group=group,
+            pressure=shared.relief.cause,
         )
         self.account = Account(state, shared.meters, shared.pace, request_id, started)
         self.receipt, self.size = Receipt(), 0
@@ -129,8 +137,9 @@ class Request:
 
     def _lean_body(self, lean: Backend, judge: bool) -> dict[str, Any]:
         body = self.body(lean.revision)
-        if judge and self.state.decider is not None and self.state.decider.needs_logprobs:
-            widen(self.ask, body, self.state.decider.top_logprobs)
+        decider = self.state.by(self.route.pressure)
+        if judge and decider is not None and decider.needs_logprobs:
+            widen(self.ask, body, decider.top_logprobs)
         if self.ask.stream and self._hold_back(judge) is not None:
             # What is thrown away at the prefix never comes to its last chunk, and its tokens cost money all the same.
             body["stream_options"] = {**body["stream_options"], "continuous_usage_stats": True}
@@ -138,7 +147,8 @@ class Request:
 
     def _hold_back(self, judge: bool) -> int | None:
         """Return how many tokens of the lean answer the decision reads; None: all of them, or none."""
-        return self.state.decider.hold_back if judge and self.state.decider is not None else None
+        decider = self.state.by(self.route.pressure)
+        return decider.hold_back if judge and decider is not None else None
 
     async def ask_backend(self, backend: Backend, body: dict[str, Any]) -> Reply:
         """Ask an engine for a whole answer."""

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from leanmodel_routing.decide import Decider
+
 from .ask import Ask
 from .overrides import NO_WISHES, Wishes, affordable
 from .snapshot import Snapshot
@@ -34,6 +36,7 @@ class Route:
         promised: whether the policy's promise covers the answer.
         group: whose rule of the policy it goes by; empty where it has none of its own.
         alone: whether nobody but the lean model may be asked: there is no money for the large one.
+        pressure: why the policy's second promise is in force for it; empty where the first is.
     """
 
     way: Literal["large", "lean", "try"]
@@ -46,6 +49,7 @@ class Route:
     promised: bool = True
     group: str = ""
     alone: bool = False
+    pressure: str = ""
 
     @property
     def watched(self) -> bool:
@@ -61,6 +65,7 @@ def choose(
     pinned: bool = False,
     alarms: Collection[str] = (),
     group: str = "",
+    pressure: str = "",
 ) -> Route:
     """Return where a request starts under a state of the router.
 
@@ -69,11 +74,13 @@ def choose(
         pinned: whether its conversation has gone to the large model before.
         alarms: monitors by which the promise is broken.
         group: kind of request that it says it is.
+        pressure: why the second promise is in force, if there is one; empty where the first is.
 
     Raises:
         ApiError: the request's limit of cost cannot be kept.
     """
-    route = _chosen(state, ask, wishes, pinned, alarms, group)
+    pressure = pressure if state.relaxed is not None else ""
+    route = replace(_chosen(state, ask, wishes, pinned, alarms, group, state.by(pressure)), pressure=pressure)
     if wishes.max_nano is None:
         return route
     lean = state.lean if state.settings.lean is not None else state.large
@@ -82,9 +89,15 @@ def choose(
 
 
 def _chosen(
-    state: Snapshot, ask: Ask, wishes: Wishes, pinned: bool, alarms: Collection[str], group: str
+    state: Snapshot,
+    ask: Ask,
+    wishes: Wishes,
+    pinned: bool,
+    alarms: Collection[str],
+    group: str,
+    decider: Decider | None,
 ) -> Route:
-    settings, decider = state.settings, state.decider
+    settings = state.settings
     if wishes.route == "large" or settings.lean is None:
         return Route("large", "override" if wishes.route == "large" else "fixed")
     if wishes.route == "lean":

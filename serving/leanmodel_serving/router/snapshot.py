@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leanmodel_api.policy import Policy
 from leanmodel_api.router import Backend, RouterSettings
+from leanmodel_api.routing_policy import RoutingPolicy
 from leanmodel_routing.decide import Decider
 
 from .cost import Tariff
@@ -23,6 +24,8 @@ class Snapshot:
         lean: the lean model's tariff, when there is one.
         policy: short digest of the policy, for a header.
         certificate: what the policy's certificate promises, in short; none without one.
+        relaxed: decides by the policy's second point; None where there is none, or nothing puts it into force.
+        second: what that promises, in short.
     """
 
     settings: RouterSettings
@@ -31,15 +34,23 @@ class Snapshot:
     lean: Tariff
     policy: str
     certificate: str = "none"
+    relaxed: Decider | None = None
+    second: str = "none"
 
-    def attribution(self, promised: bool = True) -> dict[str, str]:
+    def attribution(self, promised: bool = True, pressure: str = "") -> dict[str, str]:
         """Return the headers that name policy and certificate.
 
         Args:
             promised: whether the certificate covers the answer.
+            pressure: why the second promise is in force; empty where the first is.
         """
         found = {"x-leanmodel-policy": self.policy} if self.policy else {}
-        return {**found, "x-leanmodel-certificate": self.certificate if promised else "none"}
+        certificate = self.second if pressure else self.certificate
+        return {**found, "x-leanmodel-certificate": certificate if promised else "none"}
+
+    def by(self, pressure: str) -> Decider | None:
+        """Return what decides: by the second point under pressure, else by the first."""
+        return self.relaxed if pressure and self.relaxed is not None else self.decider
 
     @classmethod
     def of(cls, settings: RouterSettings) -> Snapshot:
@@ -60,13 +71,24 @@ class Snapshot:
         digest, certificate = "", "none"
         if decider is not None:
             digest, certificate = decider.policy.name, promise(decider.policy)
+        relaxed = _relaxed(settings) if decider is not None else None
+        second = promise(relaxed.policy) if relaxed is not None else "none"
         lean = Tariff.of(settings.lean) if settings.lean else Tariff()
         short = digest.removeprefix("sha256:")[:12]
-        return cls(settings, decider, Tariff.of(settings.large), lean, short, certificate)
+        return cls(settings, decider, Tariff.of(settings.large), lean, short, certificate, relaxed, second)
 
     def tariff(self, backend: Backend) -> Tariff:
         """Return the tariff of one of the backends."""
         return self.lean if backend is self.settings.lean else self.large
+
+
+def _relaxed(settings: RouterSettings) -> Decider | None:
+    """What decides under pressure; None where nothing is pressure, or there is no second point to go to."""
+    policy = settings.policy
+    if settings.pressure is None or not isinstance(policy, RoutingPolicy):
+        return None
+    found = policy.relaxed()
+    return None if found is None else Decider(found)
 
 
 def promise(policy: Policy) -> str:

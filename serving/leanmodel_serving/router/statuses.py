@@ -61,7 +61,9 @@ SAID = {
 }
 MAY_SAY = {
     "x-leanmodel-confidence": "Of the lean answer, or of the prompt where that decided.",
-    "x-leanmodel-promise": "suspended, where somebody stands in for the large model.",
+    "x-leanmodel-promise": "suspended, where somebody stands in for the large model; with a second promise also full, "
+    "under-pressure, none.",
+    "x-leanmodel-pressure": "Why the second promise is in force: budget, concurrency, queue.",
     "x-leanmodel-group": "The group by whose rule it went.",
     "x-leanmodel-scope": "What lay outside of the certificate.",
     "x-leanmodel-alarm": "Which monitors have found the promise broken.",

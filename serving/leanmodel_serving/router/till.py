@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from leanmodel_api.budget import Budget
 
-from ..ledger.books import MODEL, Hold, Limit, Rates, Refusal
+from ..ledger.books import LENGTH, MODEL, Hold, Left, Limit, Rates, Refusal, start
 from ..ledger.clerk import Clerk, LedgerError
 from ..ledger.file import Look, Release, Reserve
 from ..metrics import Meters
@@ -22,6 +22,7 @@ from .ask import Ask
 from .bound import likely_tokens, most_nano, most_tokens
 from .cost import NANO_PER_USD, Tariff
 from .lean_only import lean_only
+from .pressure import Gone
 from .receipt import ANYBODY, Caller, Receipt, lefts
 from .refusals import no_ledger, over_budget, too_fast
 from .route import Route
@@ -39,6 +40,8 @@ class Till:
         self.clerk, self._meters = clerk, meters
         self._shown = float("-inf")
         self._limits: tuple[Limit, ...] = ()
+        self._lefts: list[Left] = []
+        self._looked = 0.0
 
     async def open(
         self, state: Snapshot, caller: Caller, ask: Ask, size: int, route: Route
@@ -127,16 +130,27 @@ class Till:
                 self._meters.forget(gauge)
         self._shown, self._limits = now, limits
         if not limits:
+            self._lefts = []
             return
         try:
             found = lefts(await self.clerk.ask(Look(limits, now)))
         except LedgerError:
             found = []
+        self._lefts, self._looked = found, now
         for left in found:
             window = left.limit.span
             self._meters.set("leanmodel_budget_usd", left.limit.nano / NANO_PER_USD, window=window)
             self._meters.set("leanmodel_budget_left_usd", left.nano / NANO_PER_USD, window=window)
         self._meters.set("leanmodel_ledger_kept", 0.0 if self.clerk.problem else 1.0)
+
+    def gone(self) -> tuple[Gone, ...]:
+        """Return what is gone of each window of the LeanModel's budget, by the last look at the ledger."""
+        now = self.clerk.clock()
+        return tuple(
+            Gone(1.0 - left.nano / left.limit.nano, (now - begun) / LENGTH[left.limit.span])
+            for left in self._lefts
+            if (begun := start(left.limit.span, now)) == start(left.limit.span, self._looked)
+        )
 
 
 def bounds(state: Snapshot, ask: Ask, size: int, route: Route) -> tuple[int, int]:

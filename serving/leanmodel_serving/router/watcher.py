@@ -11,7 +11,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from leanmodel_api.policy import Policy
@@ -31,6 +31,8 @@ MOST_SHADOWS = 16
 """Shadows under way at once; a request beyond them has no chance to be drawn, which can only make an alarm rarer."""
 USUAL_RATE = 0.02
 """Sizes the bets where nothing is shadowed for now."""
+UNDER_PRESSURE = "under-pressure/"
+"""What the names of the second promise's monitors begin with."""
 log = logging.getLogger("ray.serve")
 Ask = Callable[[], Awaitable[str | None]]
 """Asks the large model; returns its answer's text, None where there was none."""
@@ -95,9 +97,11 @@ class Watcher:
 
     def _enter(self, snapshot: Snapshot) -> None:
         self._snapshot, decider = snapshot, snapshot.decider
-        self._policy = decider.policy if decider is not None and decider.asks_lean else None
+        points = [one.policy for one in (decider, snapshot.relaxed) if one is not None and one.asks_lean]
+        self._policy = decider.policy if decider is not None and points else None
         self._name = self._policy.name if self._policy is not None else ""
-        self._tally = _empty(self._policy)
+        self._points = {policy.name: policy for policy in points}
+        self._tallies = _empty(self._points)
         for name in self.alarms:
             self._meters.set("leanmodel_alarm", 0.0, monitor=name)
         self.alarms = self._recorded()
@@ -114,7 +118,9 @@ class Watcher:
 
     # ------------------------------------------------------------ requests
 
-    def count(self, state: Snapshot, score: float | None, accepted: bool, shadow: Shadow | None) -> None:
+    def count(
+        self, state: Snapshot, score: float | None, accepted: bool, shadow: Shadow | None, pressure: str = ""
+    ) -> None:
         """Count a request that the policy alone decided, and draw whether it is shadowed.
 
         Args:
@@ -122,10 +128,13 @@ class Watcher:
             score: what the decision was made on.
             accepted: whether the lean answer was kept.
             shadow: the accepted answer; None where it cannot be shadowed.
+            pressure: why the second promise was in force for it; each promise is watched apart.
         """
-        if state.decider is None or state.decider.policy is not self._policy:
-            return  # decided by the policy before this one
-        tally = self._tally
+        decider = state.by(pressure)
+        name = decider.policy.name if decider is not None else ""
+        tally = self._tallies.get(name)
+        if tally is None:
+            return  # decided by the policy before this one, or by a point that never asks the lean model
         rate = state.settings.watching.shadowing
         if not accepted or shadow is None or self._lots.random() >= rate:
             tally.request(score, accepted=accepted)
@@ -133,7 +142,7 @@ class Watcher:
             self._meters.count("leanmodel_shadows", result="skipped")
             tally.request(score, accepted=True)
         else:
-            task = asyncio.get_running_loop().create_task(self._shadow(self._name, shadow, score, rate))
+            task = asyncio.get_running_loop().create_task(self._shadow(name, shadow, score, rate))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -152,12 +161,13 @@ class Watcher:
             "shadow of request %s policy=%s propensity=%g result=%s",
             shadow.request_id, name.removeprefix("sha256:")[:12], propensity, result,
         )  # fmt: skip
-        if name != self._name:
+        tally = self._tallies.get(name)
+        if tally is None:
             return
         # The request counts with its shadow, so that both fall into one period.
-        self._tally.request(score, accepted=True)
+        tally.request(score, accepted=True)
         if harm is not None:
-            self._tally.shadow(harm, propensity)
+            tally.shadow(harm, propensity)
 
     async def settled(self) -> None:
         """Return once no shadow is under way."""
@@ -183,49 +193,59 @@ class Watcher:
         now = self._clock()
         watching = self._snapshot.settings.watching
         # A bet needs a size even while nothing is shadowed.
-        terms = watching.shadowing or USUAL_RATE, watching.false_alarms, watching.period_seconds
+        # The chance of ever a false alarm is that of all monitors of both promises together.
+        level = watching.false_alarms / max(1, len(self._points))
+        terms = watching.shadowing or USUAL_RATE, level, watching.period_seconds
         since = self._looked - LOOK_S if self._looked else now - PIN_S
-        taken = _Taken(
-            self._policy, self._name, terms, self._tally.counts(), self.pins.take_fresh(), since, now
-        )
-        self._tally = _empty(self._policy)
+        counts = {name: tally.counts() for name, tally in self._tallies.items()}
+        taken = _Taken(self._points, self._name, terms, counts, self.pins.take_fresh(), since, now)
+        self._tallies = _empty(self._points)
         return taken
 
     def _store(self, taken: _Taken) -> _Stored:
         try:
             # Pins first: storing one twice is the same, counting a request twice is not.
             pins = self._state.pins(taken.fresh, taken.since, taken.now)
-            watch = None
-            if taken.policy is not None:
-                rate, level, period = taken.terms
-                watch = self._state.watch(taken.policy, rate, level, taken.counts, period, taken.now)
-            return _Stored(watch, pins)
         except (sqlite3.Error, OSError) as error:
-            return _Stored(None, [], str(error))
+            return _Stored({}, [], str(error))
+        watches: dict[str, Watch] = {}
+        rate, level, period = taken.terms
+        for name, policy in taken.points.items():
+            try:
+                watches[name] = self._state.watch(policy, rate, level, taken.counts[name], period, taken.now)
+            except (sqlite3.Error, OSError) as error:
+                return _Stored(watches, pins, str(error))
+        return _Stored(watches, pins)
 
     def _apply(self, taken: _Taken, stored: _Stored) -> None:
         if stored.error:
             self._trouble(f"the state of the monitors cannot be kept: {stored.error}")
             # Nothing is lost: it goes along the next time.
             self.pins.again(taken.fresh)
-            if taken.name == self._name:
-                self._tally.merge(taken.counts)
+            for name, counts in taken.counts.items():
+                if name in self._tallies and name not in stored.watches:
+                    self._tallies[name].merge(counts)
             return
         self.problem, self._looked = "", taken.now
         self._meters.set("leanmodel_watch_kept", 1.0)
         self.pins.learn(stored.pins)
-        if stored.watch is not None and taken.name == self._name:
-            self._raise(stored.watch)
+        if stored.watches and taken.name == self._name:
+            self._raise(stored.watches)
 
-    def _raise(self, found: Watch) -> None:
-        alarms = {**self._recorded(), **found.alarms()}
+    def _raise(self, found: Mapping[str, Watch]) -> None:
+        """Take in what the monitors of both promises say: an alarm of either ends both, the world is another one."""
+        alarms, names = self._recorded(), set()
+        for name, watch in found.items():
+            before = "" if name == self._name else UNDER_PRESSURE
+            alarms |= {before + monitor: words for monitor, words in watch.alarms().items()}
+            names |= {before + monitor for monitor in watch.names()}
         for name, message in alarms.items():
             if name not in self.alarms:
                 log.error(
                     "alarm %s: %s; all requests go to the large model until it is proven anew", name, message
                 )
         self.alarms = alarms
-        for name in {*found.names(), *alarms}:
+        for name in {*names, *alarms}:
             self._meters.set("leanmodel_alarm", float(name in alarms), monitor=name)
 
     def _trouble(self, words: str) -> None:
@@ -237,12 +257,12 @@ class Watcher:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What one look stores; ``terms``: rate of shadowing, level, seconds of a period."""
+    """What one look stores, by the points' digests; ``terms``: rate of shadowing, level, seconds of a period."""
 
-    policy: Policy | None
+    points: dict[str, Policy]
     name: str
     terms: tuple[float, float, float]
-    counts: Counts
+    counts: dict[str, Counts]
     fresh: set[bytes]
     since: float
     now: float
@@ -250,13 +270,16 @@ class _Taken:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What one look found."""
+    """What one look found; ``watches``: those that were stored, by digest."""
 
-    watch: Watch | None
+    watches: dict[str, Watch]
     pins: list[bytes]
     error: str = ""
 
 
-def _empty(policy: Policy | None) -> Tally:
-    scores = policy.scores if isinstance(policy, RoutingPolicy) else None
-    return Tally(() if scores is None else scores.edges)
+def _empty(points: Mapping[str, Policy]) -> dict[str, Tally]:
+    found = {}
+    for name, policy in points.items():
+        scores = policy.scores if isinstance(policy, RoutingPolicy) else None
+        found[name] = Tally(() if scores is None else scores.edges)
+    return found

@@ -78,6 +78,32 @@ def test_strategies_groups_and_a_price_of_latency(records, tmp_path, capsys):
     assert f"at least {policy.groups['rare'].certificate.needed} more" in told
 
 
+def test_a_second_promise_is_certified_beside_the_first(records, tmp_path, capsys):
+    out = tmp_path / "policy.json"
+    assert (
+        main(
+            [
+                "calibrate",
+                "--records",
+                str(records),
+                "--retain",
+                "0.9",
+                "--under-pressure",
+                "0.5",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert "under pressure: at least 50% of the large model's mean quality" in told
+    assert "for both promises together" in told
+    assert json.loads(out.read_text())["policy"]["under_pressure"]["certificate"]["retain"] == 0.5
+    assert main(["calibrate", "--records", str(records), "--retain", "0.9", "--under-pressure", "0.9"]) != 0
+    assert "below the first promise, 0.9" in capsys.readouterr().err
+
+
 def test_a_price_that_is_none_is_refused(records, capsys):
     with pytest.raises(SystemExit):
         main(["calibrate", "--records", str(records), "--usd-per-second", "-1"])

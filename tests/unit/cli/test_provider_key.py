@@ -14,7 +14,7 @@ from leanmodel_api.errors import InputError
 from leanmodel_api.manifest import load
 from leanmodel_api.resource import LeanModel
 from leanmodel_cli.main import main
-from leanmodel_cli.provider_key import check_provider_key, key_file
+from leanmodel_cli.provider_key import check_provider_key, check_redis_password, key_file, password_file
 from leanmodel_cli.runs import Run
 from leanmodel_cli.serve import ServeSide
 
@@ -98,3 +98,28 @@ def test_the_router_is_told_where_the_key_lies_and_nothing_of_it(
 
     side.apply(Wanted(), None)  # type: ignore[arg-type]
     assert seen == [str(file)]
+
+
+def with_redis() -> LeanModel:
+    made = copy.deepcopy(MANIFEST)
+    made["spec"].setdefault("serving", {})["router"] = {
+        "ledger": {"redis": {"address": "h:6379", "passwordSecret": "books"}}
+    }
+    return load(made)
+
+
+def test_the_password_of_a_redis_is_looked_for_and_told_to_the_router_as_a_file(tmp_path: Path) -> None:
+    found = with_redis()
+    with pytest.raises(
+        InputError, match=r"spec\.serving\.router\.ledger\.redis\.passwordSecret.*cannot be read"
+    ):
+        check_redis_password(found)
+    file = password_file("books")
+    file.parent.mkdir(parents=True)
+    file.write_text("very secret")
+    with pytest.raises(InputError, match="others may read"):
+        file.chmod(0o644)
+        check_redis_password(found)
+    file.chmod(0o600)
+    check_redis_password(found)
+    check_redis_password(model())

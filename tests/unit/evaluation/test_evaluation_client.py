@@ -12,7 +12,7 @@ from leanmodel_api.parts import Example, Message
 from leanmodel_evaluation import client as client_module
 from leanmodel_evaluation.answers import Answer, AnswerBook, Score
 from leanmodel_evaluation.ask import ask_all, score_all
-from leanmodel_evaluation.client import Asker, EndpointError, parse_answer
+from leanmodel_evaluation.client import BEST, Asker, EndpointError, parse_answer
 
 TEXTS = [Example(id=str(i), text=f"say {i}", answer="yes") for i in range(12)]
 CHATS = [Example(id=str(i), messages=[Message(role="system", content="be"), Message(role="user", content=f"say {i}")])
@@ -44,9 +44,9 @@ def test_both_endpoints_are_asked_greedily_with_logprobs(tmp_path: Path) -> None
         texts = ask(double, tmp_path, TEXTS[:1])
         chats = ask(double, tmp_path, CHATS[:1])
     text, chat = double.bodies
-    assert text == {"model": "demo", "prompt": "say 0", "max_tokens": 8, "temperature": 0, "logprobs": 2}
+    assert text == {"model": "demo", "prompt": "say 0", "max_tokens": 8, "temperature": 0, "logprobs": BEST}
     assert chat["messages"] == [{"role": "system", "content": "be"}, {"role": "user", "content": "say 0"}]
-    assert (chat["logprobs"], chat["top_logprobs"], chat["temperature"]) == (True, 2, 0)
+    assert (chat["logprobs"], chat["top_logprobs"], chat["temperature"]) == (True, BEST, 0)
     for answer in (texts[0], chats[0]):
         assert answer.text == "SAY 0"
         assert answer.logprobs == [-0.5, -0.001]

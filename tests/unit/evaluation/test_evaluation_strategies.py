@@ -12,10 +12,12 @@ from test_evaluation_job import plan
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import ProvePlan
 from leanmodel_api.policy import Record, Scope
+from leanmodel_api.pressure import Strain, UnderPressure
 from leanmodel_evaluation.calibrated import Calibrated, calibrated
 from leanmodel_evaluation.judged import routes
 from leanmodel_evaluation.report.groups import groups
-from leanmodel_evaluation.verdict import decide, overall
+from leanmodel_evaluation.report.second import level, second_promise, under_pressure
+from leanmodel_evaluation.verdict import decide, overall, second_words
 from leanmodel_routing.decide import Decider
 from leanmodel_routing.monitors import Watch
 
@@ -81,6 +83,55 @@ def test_a_fixed_route_promises_nothing_and_leaves_nothing_to_watch(model: str) 
     assert not Watch.of(policy, 0.02, 0.05).names()
     verdict, _ = decide([], policy.kind, policy.certificate, proof.routing)
     assert verdict == ("LeanTakesAll" if model == "Lean" else "LargeOnly")
+
+
+def report_of(found: Calibrated) -> Any:
+    return SimpleNamespace(policy=found.policy, evaluation=found.evaluation)
+
+
+def test_a_second_promise_is_certified_beside_the_first_and_shown() -> None:
+    when = {"concurrency": 4}
+    proof, found, report = found_by("Cascade", underPressure={"retain": "0.6", "when": when})
+    relaxed = found.policy.relaxed()
+    assert relaxed is not None and relaxed.certificate.retain == 0.6 and found.policy.certificate.certified
+    shown = second_promise(report_of(found)).html
+    assert "Under pressure" in shown and "held against 0.05" in shown and "at least 60%" in shown
+    verdict, reason = decide(
+        [], overall(found.policy), found.policy.certificate, proof.routing, second_words(found.policy)
+    )
+    assert verdict == "Routed" and "Under pressure: " in reason
+    assert level(found.policy) == pytest.approx(0.05)
+    (row,) = under_pressure(found.evaluation)
+    assert row[1] == routes(relaxed, report).escalated.mean() < found.evaluation.large_share
+    # Another cause of pressure asks for no new proof, another promise does.
+    other = proof.routing.model_copy(
+        update={"under_pressure": UnderPressure(retain="0.6", when=Strain(queue=2))}
+    )
+    assert other.proven() == proof.routing.proven() != found_by("Cascade")[0].routing.proven()
+
+
+def test_a_second_promise_that_is_not_certified_is_said_to_change_nothing() -> None:
+    _, found, _ = found_by("Fixed", underPressure={"retain": "0.6", "when": {"queue": 1}}, fixed="Lean")
+    assert found.policy.under_pressure is None and second_promise(report_of(found)).html == ""
+    parts = {"fit": records(450, 1), "certify": records(6, 2), "report": records(50, 3)}
+    given = {**plan()["routing"], "underPressure": {"retain": "0.8", "when": {"queue": 1}}}
+    proof = ProvePlan.model_validate(plan(routing=given, baseDir="."))
+    few = calibrated(proof, Scope(metric="ExactMatch"), parts, look=1)
+    shown = second_promise(report_of(few)).html
+    assert "under pressure nothing changes" in shown and "More records needed" in shown
+    assert second_words(few.policy) == "" and under_pressure(few.evaluation) == []
+
+
+def test_large_alone_without_pressure_is_no_reason_to_leave_the_lean_model_out() -> None:
+    proof, found, _ = found_by(
+        "Cascade",
+        promise={"retain": "0.9999", "risk": "0.1"},
+        underPressure={"retain": "0.6", "when": {"queue": 1}},
+    )
+    assert found.policy.kind == "all-large" and second_words(found.policy)
+    certificate = found.policy.certificate
+    assert decide([], "all-large", certificate, proof.routing, second_words(found.policy))[0] == "Routed"
+    assert decide([], "all-large", certificate, proof.routing)[0] == "LargeOnly"
 
 
 def test_a_prompt_that_cannot_be_learnt_names_the_field_and_how_much_it_takes() -> None:

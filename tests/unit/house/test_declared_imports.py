@@ -21,7 +21,7 @@ ALLOWED = {
     },
     "serving": {
         "yaml", "ray", "vllm", "torch", "transformers", "onnxruntime", "tokenizers", "aiohttp", "httpx", "starlette",
-        "fastapi", "uvicorn", "prometheus_client", "psutil", "opentelemetry", *NUMBERS,
+        "fastapi", "uvicorn", "prometheus_client", "psutil", "opentelemetry", "redis", *NUMBERS,
     },
     "operator": {"yaml", "kopf", "kubernetes", "prometheus_client"},
     "cli": {"yaml", "psutil", "aiohttp", "httpx"},

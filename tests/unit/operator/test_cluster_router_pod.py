@@ -53,6 +53,47 @@ def test_the_router_looks_where_they_are_mounted() -> None:
     assert args["stateFile"].rpartition("/")[0] in mounts(head({"state": "pvc://books"}))
 
 
+def ledger(**more: Any) -> dict[str, Any]:
+    return {"ledger": {"redis": {"address": "redis.data.svc:6379", **more}}}
+
+
+def test_a_redis_is_told_to_the_router_with_its_password_as_a_file() -> None:
+    body = manifest()
+    body["spec"].setdefault("serving", {})["router"] = ledger(passwordSecret="books", tls=True)
+    model, issues = accept(body)
+    assert model is not None, issues
+    pod = serving.head_template(OWNER, model, Settings())["spec"]
+    secret = next(volume["secret"] for volume in pod["volumes"] if volume["name"] == "redis")
+    assert (secret["secretName"], secret["optional"]) == ("books", True)
+    known = serving.ledger_redis(OWNER, model)
+    args = serving.router_application(set(mounts(pod)), redis=known)["args"]["redis"]
+    assert args == {
+        "address": "redis.data.svc:6379", "tls": True, "database": 0, "passwordFile": "/redis/password",
+        "prefix": "leanmodel/ml/support",
+    }  # fmt: skip
+    assert args["passwordFile"].rpartition("/")[0] in mounts(pod)
+
+
+def test_a_pod_that_was_made_without_a_redis_keeps_its_file_and_an_open_one_needs_no_secret() -> None:
+    pod = head(ledger())
+    assert {"name": "redis", "emptyDir": {}} in pod["volumes"]
+    model, _ = accept({**manifest(), "spec": {**manifest()["spec"], "serving": {"router": ledger()}}})
+    assert model is not None
+    known = serving.ledger_redis(OWNER, model)
+    assert known is not None and known.password_file is None
+    before = serving.router_application(set(mounts(head())), redis=known)["args"]
+    assert before == serving.router_application(set(mounts(head())))["args"] and "redis" not in before
+    assert "redis" in serving.router_application(set(mounts(pod)), redis=known)["args"]
+
+
+@pytest.mark.parametrize("found", ["redis", "redis:port", "redis://h:6379", "-h:1", "h:6379/0", ":6379"])
+def test_an_address_that_is_none_is_refused(found: str) -> None:
+    body = manifest()
+    body["spec"].setdefault("serving", {})["router"] = {"ledger": {"redis": {"address": found}}}
+    model, issues = accept(body)
+    assert model is None and "spec.serving.router.ledger.redis.address" in str(issues)
+
+
 def test_each_replica_of_the_router_has_its_place_in_the_head() -> None:
     def asked(replicas: int) -> str:
         return str(head({"replicas": replicas})["containers"][0]["resources"]["requests"]["cpu"])

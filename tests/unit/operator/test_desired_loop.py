@@ -19,6 +19,7 @@ from leanmodel_api.evaluation import Monitoring
 from leanmodel_api.manifest import load
 from leanmodel_api.plan import CompressPlan, CompressResult, ProvePlan, RevisionRef
 from leanmodel_api.policy import Baseline, Baselines, Certificate, PartSizes, Policy, PolicyEvaluation
+from leanmodel_api.pressure import Strain, UnderPressure
 from leanmodel_api.report import Estimate, ProveReport, Speed, Verdict
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.router import Broken, RouterLimits
@@ -256,13 +257,30 @@ def test_who_may_ask_for_how_much_waits_for_no_proof_and_asks_for_none() -> None
         assert back is not None and (back.budget, back.access, back.limits) == (None, None, RouterLimits())
 
 
+def test_what_counts_as_pressure_is_told_to_the_router_and_asks_for_no_proof() -> None:
+    def under(when: Strain) -> LeanModel:
+        routing = MODEL.spec.routing.model_copy(
+            update={"under_pressure": UnderPressure(retain="0.5", when=when)}
+        )
+        return MODEL.model_copy(update={"spec": MODEL.spec.model_copy(update={"routing": routing})})
+
+    first, other = under(Strain(concurrency=8)), under(Strain(budget="0.5"))
+    assert wanted(PROVING, first).job == wanted(PROVING, other).job != wanted(PROVING).job
+    settings = router_settings(
+        first, wanted(PASSED, first), None, lambda name: f"http://127.0.0.1:1/{name}", 1, key_file
+    )
+    assert settings is not None and settings.pressure == Strain(concurrency=8)
+    after = next_traffic(other, settings, wanted(PASSED, other), None, [])
+    assert after is not None and after.pressure == Strain(budget="0.5") and after.policy == settings.policy
+
+
 def test_without_bounds_the_settings_are_such_as_an_older_router_can_read() -> None:
     settings = router_settings(
         MODEL, wanted(PASSED), None, lambda name: f"http://127.0.0.1:1/{name}", 1, key_file
     )
     assert settings is not None
     written = json.loads(settings.to_json())
-    assert not {"budget", "access"} & set(written)
+    assert not {"budget", "access", "pressure"} & set(written)
     later = {
         "concurrency",
         "queue",

@@ -110,7 +110,7 @@ def test_a_promise_to_any_group_is_broken_no_more_often_than_stated():
         index = rng.choice(len(pool), size=size, replace=False)
         certify = fresh(pool, index, lean, large, rng)
         plan = plan_groups(certify, RETAIN, RISK)
-        rules = group_rules(way, plan, fit, certify, fit, every[index], terms, spend)
+        rules, _ = group_rules(way, plan, fit, certify, fit, every[index], terms, spend)
         bad = False
         for name, rule in rules.items():
             of, accept = names == name, every >= rule.threshold

@@ -204,7 +204,7 @@ def test_the_promise_holds_for_every_strategy(name):
             lean=(rng.random(500) < pool.lean_chance[index]).astype(float),
             large=(rng.random(500) < pool.large_chance[index]).astype(float),
         )
-        decision, certificate = certify_walk(
+        found = certify_walk(
             way.walk,
             way.method,
             drawn,
@@ -213,10 +213,10 @@ def test_the_promise_holds_for_every_strategy(name):
             PartSizes(fit=1500, certify=500, report=0),
             spend,
         )
-        certified += certificate.certified
+        certified += found.certificate.certified
         accept = np.zeros(len(every), dtype=bool)
-        if decision.step is not None:
-            accept = every >= way.walk.thresholds[decision.step]
+        if found.decision.step is not None:
+            accept = every >= way.walk.thresholds[found.decision.step]
         quality, large = pool.true_quality(accept)
         broken += quality < retain * large - 1e-12
     assert broken / draws <= risk + 2.33 * math.sqrt(risk * (1 - risk) / draws)

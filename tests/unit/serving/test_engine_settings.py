@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from leanmodel_api.ledger import RedisAt
 from leanmodel_serving.applications import (
     EngineSettings,
     RouterArgs,
@@ -25,6 +26,13 @@ def engine(revision: str, **changes: object) -> EngineSettings:
 
 
 ROUTER = RouterArgs(settings_file="/s", engine_token_file="/t", internal_token_file="/i")
+
+
+def test_a_router_without_a_redis_is_the_one_that_it_was_before_there_were_any() -> None:
+    """Another argument would restart it, and one of before would not start with what it does not know."""
+    assert "redis" not in router_application(ROUTER)["args"]
+    there = ROUTER.model_copy(update={"redis": RedisAt(address="h:1", prefix="p")})
+    assert RouterArgs.model_validate(router_application(there)["args"]) == there
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,25 @@ from pathlib import Path
 
 import pytest
 from ledger_run import Asked, Outcome, explained, run
+from redis_making import PASSWORD, running
 
+from leanmodel_api.ledger import RedisAt
 from leanmodel_serving.ledger.books import MODEL, Line
 
 REQUESTS = 200
 
 
 @pytest.mark.slow
-def test_two_routers_and_a_kill_lose_no_nano_dollar(tmp_path: Path) -> None:
-    found = asyncio.run(run(tmp_path, REQUESTS, clients=16))
+@pytest.mark.parametrize("kind", ["file", "redis"])
+def test_two_routers_and_a_kill_lose_no_nano_dollar(tmp_path: Path, kind: str) -> None:
+    if kind == "file":
+        found = asyncio.run(run(tmp_path, REQUESTS, clients=16))
+    else:
+        (tmp_path / "password").write_text(PASSWORD)
+        with running(tmp_path) as server:
+            where = RedisAt(address=server.address, password_file=str(tmp_path / "password"), prefix="ml/m")
+            found = asyncio.run(run(tmp_path, REQUESTS, clients=16, redis=where))
+        assert not (tmp_path / "ledger.db").exists()
     assert len(found.answered) == REQUESTS
     assert found.wrong == []
     assert REQUESTS // 2 <= found.killed_after < REQUESTS and found.ledger[MODEL].spent > 0

@@ -95,7 +95,7 @@ def test_never_more_than_the_bound_and_nobody_is_forgotten(found: list[tuple[str
                 door = asyncio.Event()
                 limits = RouterLimits(concurrency=value, queue=100)
                 doors[asyncio.ensure_future(visit(number, limits, door))] = door
-                for _ in range(3):
+                for _ in range(5):
                     await asyncio.sleep(0)
                 assert value is None or len(inside) <= max(value, before)
             elif doors:

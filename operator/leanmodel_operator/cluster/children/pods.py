@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leanmodel_api.external import KEY_FIELD
+from leanmodel_api.ledger import PASSWORD_FIELD, RedisStore
 
 from ..settings import Settings
 
 TOKENS_PATH = "/tokens"
 SCRATCH_PATH = "/scratch"
 PROVIDER_PATH = "/provider"
+REDIS_PATH = "/redis"
 CONTAINER_SECURITY: dict[str, Any] = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
 }  # fmt: skip
@@ -56,6 +58,27 @@ def provider_volume(secret: str) -> tuple[dict[str, Any], dict[str, Any]]:
     }  # fmt: skip
     mount = {"name": "provider", "mountPath": PROVIDER_PATH, "readOnly": True}
     return {"name": "provider", "secret": source}, mount
+
+
+def redis_volume(secret: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return volume and mount of a Redis' password, which the kubelet keeps up to date.
+
+    It is optional: without it the ledger cannot be asked, which the router says, and the pod starts all the same. Where
+    there is no password an empty folder tells that the pod's router knows of Redis at all.
+    """
+    mount = {"name": "redis", "mountPath": REDIS_PATH, "readOnly": True}
+    if secret is None:
+        return {"name": "redis", "emptyDir": {}}, mount
+    source = {
+        "secretName": secret, "defaultMode": 0o440, "optional": True,
+        "items": [{"key": PASSWORD_FIELD, "path": PASSWORD_FIELD}],
+    }  # fmt: skip
+    return {"name": "redis", "secret": source}, mount
+
+
+def redis_password_file(store: RedisStore) -> str | None:
+    """Return where the router finds a Redis' password; None where there is none."""
+    return None if store.password_secret is None else f"{REDIS_PATH}/{PASSWORD_FIELD}"
 
 
 def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from leanmodel_api.base import quantity
+from leanmodel_api.ledger import RedisAt, redis_at
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.serving import ModelServing
 
@@ -15,6 +16,7 @@ from ..settings import Settings
 from .owner import Owner
 from .pods import (
     CONTAINER_SECURITY,
+    REDIS_PATH,
     SCRATCH_PATH,
     TOKENS_PATH,
     environment,
@@ -22,6 +24,8 @@ from .pods import (
     pod_security,
     provider_volume,
     pull_secrets,
+    redis_password_file,
+    redis_volume,
     scratch,
     tokens_volume,
 )
@@ -85,13 +89,24 @@ def engine_application(served: Served, image: str) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def router_application(mounted: Collection[str] = (KEYS_PATH,), replicas: int = 1) -> dict[str, Any]:
+def ledger_redis(owner: Owner, model: LeanModel) -> RedisAt | None:
+    """Return the Redis that keeps the ledger, as the router is told it; None where a file does."""
+    ledger = model.spec.serving.router.ledger
+    if ledger is None:
+        return None
+    return redis_at(ledger.redis, owner.namespace, owner.name, redis_password_file(ledger.redis))
+
+
+def router_application(
+    mounted: Collection[str] = (KEYS_PATH,), replicas: int = 1, redis: RedisAt | None = None
+) -> dict[str, Any]:
     """Return the router's application; all that may change later stands in the watched file.
 
     Args:
         replicas: how many processes; a change of their number alone restarts none of them.
         mounted: paths that the head's pod has mounts at. One that was made before there were keys keeps the router of
             that time, which would not start with what it does not know.
+        redis: what keeps the ledger; None: a file does.
     """
     keyed = KEYS_PATH in mounted
     args = {
@@ -100,12 +115,17 @@ def router_application(mounted: Collection[str] = (KEYS_PATH,), replicas: int = 
         "internalTokenFile": f"{TOKENS_PATH}/internal",
         "stateFile": f"{STATE_PATH if keyed else SCRATCH_PATH}/router-state.db",
         **({"keysFolder": KEYS_PATH} if keyed else {}),
+        **({"redis": _json(redis)} if redis is not None and REDIS_PATH in mounted else {}),
         "reportsFolder": f"{volumes.STORE_PATH}/{volumes.REPORTS}",
     }
     return rayservice.application(
         ROUTER_APPLICATION, "leanmodel_serving.router.deployment:build", "/", args, "Router",
         rayservice.ROUTER_RESOURCE, 0.001, (replicas, replicas) if replicas > 1 else None,
     )  # fmt: skip
+
+
+def _json(part: RedisAt) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def service(owner: Owner, port: int) -> dict[str, Any]:
@@ -157,6 +177,11 @@ def head_template(owner: Owner, model: LeanModel, settings: Settings) -> dict[st
     if fallback is not None and fallback.external.api_key_secret is not None:
         # Mounted whether it is allowed or not, so that allowing it needs no new pods; the settings alone allow.
         volume, mount = provider_volume(fallback.external.api_key_secret)
+        vols.append(volume)
+        mounts.append(mount)
+    ledger = model.spec.serving.router.ledger
+    if ledger is not None:
+        volume, mount = redis_volume(ledger.redis.password_secret)
         vols.append(volume)
         mounts.append(mount)
     return _template(owner, model, settings, "head", rayservice.HEAD_CONTAINER, container, vols, mounts)
