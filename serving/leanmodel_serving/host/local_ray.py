@@ -70,6 +70,8 @@ def environment(ports: HiddenPorts, temp_dir: Path) -> dict[str, str]:
         "RAY_metrics_report_interval_ms": "1000",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # It would keep a thousand lines back, and lose them with the process: a line is to be found by its request.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Its process imports for many seconds on a busy machine; by default Serve gives it up after three times five.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
