@@ -79,6 +79,9 @@ class Record(BaseModel):
     lean_finish_reason: str | None = Field(
         default=None, description="Why the lean answer ended: stop, length, …"
     )
+    response_schema: dict[str, JsonValue] | None = Field(
+        default=None, description="JSON schema that the request asked for (response_format json_schema)."
+    )
     lean_cost: Dollars | None = Field(default=None, description="Cost of the lean answer in US dollars.")
     large_cost: Dollars | None = Field(default=None, description="Cost of the large answer in US dollars.")
     lean_latency: Seconds | None = Field(default=None, description="Seconds the lean model took.")
@@ -176,6 +179,10 @@ class Scope(_Contract):
         default=None, description="Limit of answer tokens."
     )
     n: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Answers per request.")
+    response_format: Literal["json_schema"] | None = Field(
+        default=None,
+        description="json_schema: of requests that ask for one, and of no others. Null: of requests without any.",
+    )
     engine: str | None = Field(default=None, description="Engine and version that answered.")
     dtype: str | None = Field(default=None, description="Precision of the served weights.")
     concurrency: Annotated[int, Field(gt=0)] | None = Field(
@@ -381,10 +388,10 @@ class Policy(_Contract):
     def computed_digest(self) -> str:
         """sha256 of the policy's canonical JSON without its digest, as `sha256:<hex>`."""
         content = self.model_dump(mode="json", exclude={"digest"})
-        if (
-            content.get("under_pressure") is None
-        ):  # policies of before it have no such key, and keep their digest
-            content.pop("under_pressure", None)
+        # Policies of before these have no such keys, and keep their digests.
+        for part, later in ((content, "under_pressure"), (content["scope"], "response_format")):
+            if part.get(later) is None:
+                part.pop(later, None)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

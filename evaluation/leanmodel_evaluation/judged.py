@@ -86,7 +86,7 @@ def routes(policy: Policy, records: Sequence[Record]) -> Routed:
         first = decider.first(record.prompt_text, record.group)
         sure = decider.confidence(
             record.lean_logprobs, record.lean_top_logprobs, record.lean_answer, record.lean_finish_reason,
-            prompt=record.prompt_text,
+            prompt=record.prompt_text, schema=record.response_schema,
         )  # fmt: skip
         kept = decider.accept(sure, record.group) if first.route == "try" else first.route == "lean"
         asked[row], escalated[row] = first.route != "large", not kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -181,12 +181,27 @@ def prepare(
             "metric": metric if metric != "quality" or scope is None else scope.metric,
             "aggregate": how,
             "data_digest": data_digest([*parts.fit, *parts.certify, *parts.report]),
+            "response_format": asked_format([*parts.fit, *parts.certify, *parts.report]),
         }
     )
     fit, certify, report = (
         Table.of(part, how, named.hold_back) for part in (parts.fit, parts.certify, parts.report)
     )
     return Prepared(fit, certify, report, named, parts.notes)
+
+
+def asked_format(records: Sequence[Record]) -> Literal["json_schema"] | None:
+    """What all records asked for; None where none did.
+
+    Raises InputError where some did: a certificate over both would speak of a mix that nobody keeps to.
+    """
+    asking = sum(record.response_schema is not None for record in records)
+    if 0 < asking < len(records):
+        raise one(
+            InputError, "records.response_schema", f"{asking} of {len(records)} records have one",
+            "calibrate requests with a JSON schema and those without one apart",
+        )  # fmt: skip
+    return "json_schema" if asking else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class RequestFacts:
 
     `prompt`: text of /v1/completions or /classify; `messages`: chat messages as sent. `other_sampling`: names of set
     parameters that change what is generated (stop, logit_bias, response_format, penalties, min_p, …).
+    `response_schema`: whether response_format is a JSON schema; it is not among the others then.
     `engine`, `dtype`, `lean_revision`, `large_revision`, `chat_template_digest`: what serves now; None
     where the router does not know.
     """
@@ -36,6 +37,7 @@ class RequestFacts:
     tools: bool = False
     images: bool = False
     other_sampling: tuple[str, ...] = ()
+    response_schema: bool = False
     engine: str | None = None
     dtype: str | None = None
     lean_revision: str | None = None
@@ -149,18 +151,19 @@ class Decider:
         finish_reason: str | None = None,
         *,
         prompt: str | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> float:
         """Calibrated confidence in [0, 1] that the lean answer does no harm.
 
         `token_logprobs`: natural log-probability of each generated token, of the whole answer or, with `hold_back`, of
         more tokens than that. `top_logprobs`: for each token
         its best ones, best first. `prompt`: the request's text (chat: contents joined by newlines), read
-        only by policies with a prompt signal. 0, and so the large model, where something that the policy
+        only by policies with a prompt signal. `schema`: the JSON schema it asks for. 0, and so the large model, where something that the policy
         reads is missing.
         """
         if self.policy.predictor is None:
             return 0.0
-        seen = Observation(token_logprobs, top_logprobs, answer, finish_reason, prompt)
+        seen = Observation(token_logprobs, top_logprobs, answer, finish_reason, prompt, schema)
         return observed_confidence(self.policy.predictor, seen.first(self.hold_back))
 
     def knows(self, group: str) -> bool:
@@ -192,6 +195,9 @@ class Decider:
             return False, "images: not part of the certificate"
         if facts.other_sampling:
             return False, f"{facts.other_sampling[0]}: not part of the certificate"
+        if facts.response_schema != (scope.response_format == "json_schema"):
+            asked = "json_schema" if facts.response_schema else "unset"
+            return False, f"response_format: {asked}, certified for {scope.response_format or 'none'}"
         for name, certified in (
             ("endpoint", scope.endpoint),
             ("temperature", scope.temperature),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from leanmodel_api.policy import Record
 
@@ -17,10 +18,10 @@ class Observation:
     `tokens`: log-probability of each token, clipped to [FLOOR, 0]; None where there is none (or the answer
     is empty). `ordered`: the same, ascending, sorted once for all signals. `top`: for each token its best
     log-probabilities, best first, or None. `answer`, `finish_reason`, `prompt`: text, or None where
-    unknown.
+    unknown. `schema`: JSON schema that the request asks the answer to follow, or None.
     """
 
-    __slots__ = ("answer", "finish_reason", "ordered", "prompt", "tokens", "top")
+    __slots__ = ("answer", "finish_reason", "ordered", "prompt", "schema", "tokens", "top")
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Observation:
         answer: str | None = None,
         finish_reason: str | None = None,
         prompt: str | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokens: list[float] | None = None
         self.ordered: list[float] = []
@@ -39,6 +41,7 @@ class Observation:
         self.answer = answer
         self.finish_reason = finish_reason
         self.prompt = prompt
+        self.schema = schema
 
     @classmethod
     def of(cls, record: Record) -> Observation:
@@ -49,6 +52,7 @@ class Observation:
             record.lean_answer,
             record.lean_finish_reason,
             record.prompt_text,
+            record.response_schema,
         )
 
     def first(self, count: int | None) -> Observation:
@@ -59,11 +63,12 @@ class Observation:
         """
         if count is None or self.tokens is None or len(self.tokens) <= count:
             return self
-        return Observation(self.tokens[:count], self.top[:count] if self.top else None, prompt=self.prompt)
+        top = self.top[:count] if self.top else None
+        return Observation(self.tokens[:count], top, prompt=self.prompt, schema=self.schema)
 
     def has(self, need: str) -> bool:
-        """Whether what a signal needs is there: `logprobs`, `margins`, `answer`, `finish_reason` or
-        `prompt`.
+        """Whether what a signal needs is there: `logprobs`, `margins`, `answer`, `finish_reason`,
+        `schema` or `prompt`.
         """
         if need == "logprobs":
             return self.tokens is not None
@@ -73,6 +78,8 @@ class Observation:
             return self.answer is not None
         if need == "finish_reason":
             return self.finish_reason is not None
+        if need == "schema":
+            return self.schema is not None
         return self.prompt is not None
 
 

@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "--records", type=Path, required=True, metavar="R.jsonl",
-        help="JSON lines {prompt, lean_quality, large_quality, lean_answer?, lean_logprobs?, lean_cost?, large_cost?, lean_latency?, large_latency?, group?}",
+        help="JSON lines {prompt, lean_quality, large_quality, lean_answer?, lean_logprobs?, response_schema?, lean_cost?, large_cost?, lean_latency?, large_latency?, group?}",
     )  # fmt: skip
     parser.add_argument(
         "--retain",

@@ -20,6 +20,7 @@ from leanmodel_routing.signals.prompt_ngrams import PromptNgrams
 from leanmodel_routing.signals.quantiles import LogprobQuantiles
 from leanmodel_routing.signals.valid_json import ValidJson
 from leanmodel_routing.signals.valid_number import ValidNumber
+from leanmodel_routing.signals.valid_schema import ValidSchema
 
 _ALL: tuple[Signal, ...] = (
     MinLogprob(),
@@ -33,6 +34,7 @@ _ALL: tuple[Signal, ...] = (
     AnswerChoice(),
     ValidJson(),
     ValidNumber(),
+    ValidSchema(),
     ClosedCode(),
     PromptNgrams(),
 )

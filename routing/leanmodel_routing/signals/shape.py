@@ -31,9 +31,7 @@ class Shape(ABC):
 
     def fit(self, observations: Sequence[Observation]) -> dict[str, JsonValue]:
         """`tells`: whether the fit part has enough answers of either kind."""
-        having = sum(self.has((item.answer or "").strip()) for item in observations)
-        least = max(FEWEST, SHARE * len(observations))
-        return {"tells": min(having, len(observations) - having) >= least}
+        return {"tells": tells([self.has((item.answer or "").strip()) for item in observations])}
 
     def feature_names(self, params: Params) -> tuple[str, ...]:
         """Names of the features."""
@@ -44,6 +42,11 @@ class Shape(ABC):
         if not params.get("tells"):
             return []
         return [1.0 if self.has((observation.answer or "").strip()) else 0.0]
+
+
+def tells(having: Sequence[bool]) -> bool:
+    """Whether the fit part has enough answers with the shape and without it."""
+    return min(sum(having), len(having) - sum(having)) >= max(FEWEST, SHARE * len(having))
 
 
 def unfenced(text: str) -> str:

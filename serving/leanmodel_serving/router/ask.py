@@ -95,6 +95,15 @@ class Ask:
         contents = [message.get("content") for message in self.body["messages"]]
         return "\n".join(contents) if all(isinstance(content, str) for content in contents) else None
 
+    def schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema that the answer shall follow; None where it asks for none."""
+        wanted = self.body.get("response_format")
+        if self.endpoint in ENCODERS or not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+            return None
+        named = wanted.get("json_schema")
+        found = named.get("schema") if isinstance(named, dict) else None
+        return found if isinstance(found, dict) else None
+
     def facts(self, fill: Mapping[str, float | int], lean: str | None, large: str | None) -> RequestFacts:
         """Describe the request for the certificate's scope.
 
@@ -108,6 +117,7 @@ class Ask:
         if self.endpoint in ENCODERS:
             value = dict.fromkeys(value)  # nothing is sampled
         # What is no number lies outside of every scope; the engine says in its own words what is wrong with it.
+        schema = self.schema() is not None
         odd = tuple(name for name, found in value.items() if found is not None and math.isnan(found))
         return RequestFacts(
             endpoint=self.endpoint,
@@ -119,7 +129,15 @@ class Ask:
             n=_whole(value["n"]) or (None if self.endpoint in ENCODERS else 1),
             tools=self.tools,
             images=self.images,
-            other_sampling=(*(name for name in self.body if self._matters(name)), *odd),
+            other_sampling=(
+                *(
+                    name
+                    for name in self.body
+                    if self._matters(name) and not (schema and name == "response_format")
+                ),
+                *odd,
+            ),
+            response_schema=schema,
             lean_revision=lean,
             large_revision=large,
         )

@@ -25,7 +25,9 @@ def may_stand_in(state: Snapshot, ask: Ask, route: Route) -> bool:
         route: where the request was sent.
     """
     lean = state.settings.lean
-    if lean is None or state.decider is None or not state.decider.asks_lean or route.reason == "override":
+    # One that has traffic under pressure alone is proven, too.
+    proven = any(one is not None and one.asks_lean for one in (state.decider, state.relaxed))
+    if lean is None or not proven or route.reason == "override":
         return False
     most = lean.max_model_length
     return not (ask.tools or ask.images or (most is not None and guessed_tokens(ask, route.fill) > most))

@@ -228,8 +228,9 @@ class Generation(Request):
         confidence = 0.0
         if reading.complete:
             confidence = decider.confidence(
-                reading.tokens, reading.top, reading.answer, reading.finish_reason, prompt=self.ask.text()
-            )
+                reading.tokens, reading.top, reading.answer, reading.finish_reason,
+                prompt=self.ask.text(), schema=self.ask.schema(),
+            )  # fmt: skip
         self.account.confidence = confidence
         accepted = decider.accept(confidence, self.route.group) and confidence >= self.route.minimum
         self.shared.meters.observe(

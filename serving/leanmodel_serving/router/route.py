@@ -147,7 +147,7 @@ def guessed_tokens(ask: Ask, fill: Mapping[str, float | int]) -> int:
 
 _KINDS = (
     "tools images endpoint temperature top_p max_tokens n engine dtype lean_revision large_revision "
-    "chat_template_digest messages prompt context"
+    "chat_template_digest messages prompt context response_format"
 )
 SCOPE_KINDS = frozenset(_KINDS.split())
 

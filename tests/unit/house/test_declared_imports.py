@@ -13,7 +13,7 @@ NUMBERS = {"numpy", "scipy", "sklearn"}
 ALLOWED = {
     "api": set(),
     "store": {"yaml", "huggingface_hub"},
-    "routing": NUMBERS,
+    "routing": {"jsonschema", "referencing", *NUMBERS},
     "evaluation": {"yaml", "aiohttp", "httpx", *NUMBERS},
     "compression": {
         "yaml", "torch", "transformers", "llmcompressor", "compressed_tensors", "accelerate",
@@ -46,6 +46,7 @@ COMES_WITH = {
     "numpy": "scikit-learn",
     "scipy": "scikit-learn",
     "psutil": "ray",
+    "referencing": "jsonschema",
 }
 DISTRIBUTIONS = {
     "yaml": "pyyaml",

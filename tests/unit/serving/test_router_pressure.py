@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies_made import certificate, made
-from router_double import ASK, Setup, answer, fine, router, run
+from router_double import ASK, Setup, answer, fine, html, router, run
 
 from leanmodel_api.budget import Budget
 from leanmodel_api.pressure import Strain
@@ -253,6 +253,45 @@ def test_without_a_second_point_that_is_certified_the_first_stays_in_force(tmp_p
     run(lambda: scenario(second(certificate=failed), Strain(concurrency=1)))
     run(lambda: scenario(made("cascade", threshold=0.9), Strain(concurrency=1)))
     run(lambda: scenario(second(), None))
+
+
+def test_a_lean_model_that_has_traffic_under_pressure_alone_stands_in_for_a_large_one_that_is_down(
+    tmp_path: Path,
+) -> None:
+    """The first promise is not certified: without pressure the large model answers everything."""
+    point = second().under_pressure
+    plain = certificate().model_copy(update={"certified": False})
+
+    async def scenario(policy: RoutingPolicy, status: int) -> None:
+        async with pressed(tmp_path, Strain(concurrency=1), html, policy=policy) as (setup, _):
+            reply = await setup.client.post("/v1/completions", json=ASK)
+            assert reply.status_code == status
+            if status == 200:
+                said = reply.headers
+                assert (said["x-leanmodel-route"], said["x-leanmodel-promise"]) == ("lean", "suspended")
+
+    run(lambda: scenario(made("all-large", certificate=plain, under_pressure=point, scores=None), 200))
+    run(lambda: scenario(made("all-large", certificate=plain, scores=None), 503))
+
+
+def test_without_a_first_promise_the_second_is_in_force_under_pressure_alone(tmp_path: Path) -> None:
+    plain = certificate().model_copy(update={"certified": False})
+    policy = made("all-large", certificate=plain, under_pressure=second().under_pressure, scores=None)
+
+    async def scenario() -> None:
+        async with pressed(tmp_path, Strain(concurrency=1), policy=policy) as (setup, _):
+            before = await setup.client.post("/v1/completions", json=ASK)
+            setup.app.gate.active += 1
+            setup.app.shared.relief.look(setup.app.state)
+            setup.app.gate.active -= 1
+            after = await setup.client.post("/v1/completions", json=ASK)
+            found = [
+                (one.headers["x-leanmodel-route"], one.headers["x-leanmodel-promise"])
+                for one in (before, after)
+            ]
+            assert found == [("large", "none"), ("lean", "under-pressure")]
+
+    run(scenario)
 
 
 def test_over_budget_the_lean_model_keeps_the_second_promise_where_it_is_for_it_alone(tmp_path: Path) -> None:
