@@ -122,8 +122,8 @@ class Routing(Part):
     promise: Promise = Field(default_factory=Promise, description="What the routed pair keeps.")
     external_providers: Literal["Forbidden", "Allowed"] = Field(
         "Forbidden",
-        description="Whether requests may leave for the external provider in fallback. Forbidden fails closed: nothing "
-        "leaves, whatever else fails. Default Forbidden.",
+        description="Whether requests may leave for the external provider in fallback, and prompts of the train part for "
+        "the external teacher. Forbidden fails closed: nothing leaves, whatever else fails. Default Forbidden.",
     )
     fallback: Fallback | None = Field(
         None,
