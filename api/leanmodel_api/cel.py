@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from .evaluation import Promise
 from .external import PLAIN_PATTERN
 from .steps import MADE_FOR, STEP_TYPES, STRUCTURE_METHODS, WEIGHT_METHODS, Prune, Quantize
+from .teacher_rules import CEL_SPEC
 
 Rule = tuple[str, str]
 
@@ -66,6 +67,10 @@ _REPLICAS: Rule = (
     "maxReplicas is less than minReplicas: raise it",
 )
 
+_HTTPS: Rule = (
+    f"!self.baseUrl.startsWith('http://') || self.baseUrl.matches('{PLAIN_PATTERN}')",
+    "baseUrl: write https://, http would carry prompts unencrypted",
+)
 _WAITS = [
     (
         f"!has(self.{name}) || duration(self.{name}) > duration('0s')",
@@ -143,6 +148,7 @@ RULES: dict[str, list[Rule]] = {
             "!has(self.store) || !has(oldSelf.store) || self.store == oldSelf.store",
             "store: cannot change, all artifacts lie there: make a new LeanModel",
         ),
+        *CEL_SPEC,
     ],
     "spec.routing": [
         (
@@ -153,10 +159,6 @@ RULES: dict[str, list[Rule]] = {
         (
             "!has(self.underPressure) || !has(self.strategy) || self.strategy != 'Fixed'",
             "underPressure: strategy Fixed promises nothing: remove it, or write another strategy",
-        ),
-        (
-            "!has(self.externalProviders) || self.externalProviders != 'Allowed' || has(self.fallback)",
-            "externalProviders: Allowed needs a provider: write fallback, or Forbidden",
         ),
     ],
     "spec.routing.underPressure": [
@@ -169,10 +171,17 @@ RULES: dict[str, list[Rule]] = {
         ),
         ("!has(self.budget) || double(self.budget) > 0.0", 'budget: write above 0, such as "0.5"'),
     ],
-    "spec.routing.fallback.external": [
-        (
-            f"!self.baseUrl.startsWith('http://') || self.baseUrl.matches('{PLAIN_PATTERN}')",
-            "baseUrl: write https://, http would carry prompts unencrypted",
+    "spec.routing.fallback.external": [_HTTPS],
+    "spec.teacher.external": [_HTTPS],
+    "spec.teacher": [
+        ("double(self.maxUSD) <= 1000000000.0", "maxUSD: write at most 1000000000"),
+        ("!has(self.temperature) || double(self.temperature) <= 2.0", "temperature: write from 0 to 2"),
+        *(
+            (
+                f"!has(self.{name}) || duration(self.{name}) > duration('0s')",
+                f"{name}: write above 0, such as 2m",
+            )
+            for name in ("timeout", "retryFor")
         ),
     ],
     "spec.routing.fallback": [
@@ -254,10 +263,6 @@ RULES: dict[str, list[Rule]] = {
         *(_foreign(kind) for kind in STEP_TYPES),
     ],
     "spec.dataSets[]": [
-        (
-            "!has(self.choices) || has(self.answer)",
-            "choices are given but no answer: write the answer's column, such as {label}",
-        ),
         (
             "!has(self.positive) || (has(self.choices) && self.positive in self.choices)",
             "positive: write one of choices",

@@ -128,8 +128,8 @@ class Routing(Part):
     )
     external_providers: Literal["Forbidden", "Allowed"] = Field(
         "Forbidden",
-        description="Whether requests may leave for the external provider in fallback. Forbidden fails closed: nothing "
-        "leaves, whatever else fails. Default Forbidden.",
+        description="Whether requests may leave for the external provider in fallback, and prompts of the train part for "
+        "the external teacher. Forbidden fails closed: nothing leaves, whatever else fails. Default Forbidden.",
     )
     fallback: Fallback | None = Field(
         None,

@@ -22,11 +22,11 @@ def external_issues(spec: Spec) -> Iterable[Issue]:
     """A provider that is allowed is declared, reached by https, and answers what this LeanModel is asked."""
     routing, fallback = spec.routing, spec.routing.fallback
     if fallback is None:
-        if routing.external_providers == "Allowed":
+        if routing.external_providers == "Allowed" and spec.teacher is None:
             yield Issue(
                 "spec.routing.externalProviders",
                 "found Allowed, but no provider is declared",
-                f"write {_FALLBACK}, or Forbidden",
+                f"write {_FALLBACK} or spec.teacher, or Forbidden",
             )
         return
     if in_the_clear(fallback.external.base_url):

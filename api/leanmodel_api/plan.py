@@ -14,6 +14,7 @@ from .evaluation import Evaluation, Routing
 from .serving import Price
 from .sources import Source
 from .steps import Finetune, Step
+from .teacher import TeacherAccess
 
 
 class JobLimits(Part):
@@ -34,6 +35,9 @@ class CompressPlan(Part):
     )
     base: Digest | None = Field(None, description="Artifact that the steps start from (the large model's).")
     teacher: Digest | None = Field(None, description="Artifact that teaches; the large model's.")
+    external_teacher: TeacherAccess | None = Field(
+        None, description="External model whose answers steps learn; none where no step does."
+    )
     finetune: Finetune | None = Field(None, description="Adaptation of the large model.")
     steps: list[Step] = Field(default_factory=list, description="Steps in order.")
     data_sets: list[DataSet] = Field(default_factory=list, description="Data sets that the steps name.")

@@ -12,6 +12,7 @@ from .evaluation import Evaluation, Routing
 from .models import Large, Lean
 from .serving import Jobs, Pricing, Rollout, Serving, Store
 from .status import Status
+from .teacher import Teacher
 
 API_VERSION = "leanmodel.io/v1alpha1"
 KIND = "LeanModel"
@@ -39,6 +40,10 @@ class Spec(Part):
     large: Large = Field(description="The large model: teacher, fallback, and the measure of the promise.")
     lean: Lean | None = Field(
         None, description="The cheap model. Default: none, the large one answers everything."
+    )
+    teacher: Teacher | None = Field(
+        None,
+        description="An external model whose answers steps learn (answers: Teacher), where routing.externalProviders is Allowed. Default: none.",
     )
     data_sets: Annotated[list[DataSet], Field(max_length=16)] = Field(
         default_factory=list, description="Data for training and proof, by name."

@@ -16,6 +16,7 @@ from .pressure import pressure_issues
 from .resource import LeanModel, Spec
 from .step_rules import factorize_issues, heal_issues, order_issues, prune_issues, quantize_issues
 from .steps import STRUCTURE_METHODS, Distill, Factorize, Heal, Linear, Prune, Quantize, Trim
+from .teacher_rules import teacher_issues
 
 Rule = Callable[[Spec], Iterable[Issue]]
 
@@ -130,7 +131,9 @@ def data_set_shape(spec: Spec) -> Iterable[Issue]:
             )
         if data.choices and len(set(data.choices)) != len(data.choices):
             yield Issue(f"{field}.choices", "the same choice stands twice", "write each once")
-        if data.choices and data.answer is None:
+        # What a teacher labels needs no labels of its own; the proof does.
+        unlabelled = spec.teacher is not None and data is not evaluation_data(spec)
+        if data.choices and data.answer is None and not unlabelled:
             yield Issue(
                 f"{field}.answer",
                 "choices are given but no answer",
@@ -295,5 +298,5 @@ def greedy(spec: Spec) -> Iterable[Issue]:
 RULES: tuple[Rule, ...] = (
     one_of_large, one_of_lean, data_set_names, data_set_shape, amounts, step_order, gate_bounds,
     metric_fits, price_basis, replicas, monitoring_level, greedy, budget_issues, classification_issues, embedding_issues,
-    external_issues, waiting_issues, pressure_issues,
+    external_issues, waiting_issues, pressure_issues, teacher_issues,
 )  # fmt: skip

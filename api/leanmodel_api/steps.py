@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from . import techniques
 from .base import DecimalString, Fraction, Name, Part
+from .teacher import Answers
 
 Objective = Literal["Logits", "Hidden", "Attention", "Embeddings"]
 
@@ -44,6 +45,10 @@ class TrainingFields(Part):
     """What every training step has in common."""
 
     data_set: Name | None = Field(None, description=DATA)
+    answers: Answers | None = Field(
+        None,
+        description="Whose answers are learned: the data set's own (DataSet), or those that the external teacher gives to the prompts of the train part (Teacher, see spec.teacher). Default DataSet.",
+    )
     epochs: DecimalString = Field("1", description="Passes over the train part. Default 1.")
     learning_rate: DecimalString = Field(
         "0.0001", description="Peak learning rate (AdamW, linear decay with warm-up). Default 0.0001."

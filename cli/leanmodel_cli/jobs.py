@@ -14,6 +14,7 @@ from leanmodel_api.sources import Source, file_path
 from leanmodel_operator.jobs import lean_plan
 
 from .processes import compression_python
+from .provider_key import teacher_key_options
 from .runs import Run, file_digest, home, write_atomic
 
 _TAIL_BYTES = 65536
@@ -60,12 +61,15 @@ def early_check(run: Run, model: LeanModel, plan: CompressPlan, cores: int) -> P
     return path
 
 
-def compress_command(run: Run, key: str, store: Path, also_check: Path | None = None) -> list[str]:
+def compress_command(
+    run: Run, plan: CompressPlan, key: str, store: Path, also_check: Path | None = None
+) -> list[str]:
     """Return the command line of a compress Job."""
     also = ["--also-check", str(also_check)] if also_check is not None else []
     return [
         str(compression_python()), "-m", "leanmodel_compression", "--plan", str(run.plan(key)),
         "--store", str(store), "--result", str(run.result(key)), *also,
+        *teacher_key_options(plan),
     ]  # fmt: skip
 
 

@@ -6,13 +6,13 @@ import stat
 from pathlib import Path
 
 from leanmodel_api.errors import InputError, Issue
-from leanmodel_api.external import KEY_FIELD
+from leanmodel_api.external import KEY_FIELD, External
 from leanmodel_api.ledger import PASSWORD_FIELD
+from leanmodel_api.plan import CompressPlan
 from leanmodel_api.resource import LeanModel
+from leanmodel_api.teacher_rules import FIELD, learners
 
 from .runs import home
-
-_FIELD = "spec.routing.fallback.external.apiKeySecret"
 
 
 def key_file(secret: str) -> Path:
@@ -21,16 +21,38 @@ def key_file(secret: str) -> Path:
 
 
 def check_provider_key(model: LeanModel) -> None:
-    """Check that the key of a provider that may be asked is there, and its owner's alone.
+    """Check that the keys of providers that may be asked are there, and their owner's alone.
+
+    Raises:
+        InputError: one is not; the message says what to do and nothing of the key.
+    """
+    routing = model.spec.routing
+    if routing.fallback is not None and routing.external_providers == "Allowed":
+        _check_external(routing.fallback.external, "spec.routing.fallback")
+    check_teacher_key(model)
+
+
+def check_teacher_key(model: LeanModel) -> None:
+    """Check that the key of the external teacher is there, and its owner's alone.
 
     Raises:
         InputError: it is not; the message says what to do and nothing of the key.
     """
-    routing = model.spec.routing
-    secret = routing.fallback.external.api_key_secret if routing.fallback is not None else None
-    if secret is None or routing.external_providers != "Allowed":
-        return
-    _check(_FIELD, secret, key_file(secret), "provider's key")
+    if model.spec.teacher is not None and learners(model.spec):
+        _check_external(model.spec.teacher.external, FIELD)
+
+
+def teacher_key_options(plan: CompressPlan) -> list[str]:
+    """Return the options that tell a compress Job where its teacher's key lies; none where it needs none."""
+    access = plan.external_teacher
+    secret = access.teacher.external.api_key_secret if access is not None else None
+    return ["--teacher-key-file", str(key_file(secret))] if secret is not None else []
+
+
+def _check_external(external: External, place: str) -> None:
+    secret = external.api_key_secret
+    if secret is not None:
+        _check(f"{place}.external.apiKeySecret", secret, key_file(secret), "provider's key")
 
 
 def password_file(secret: str) -> Path:
@@ -55,9 +77,8 @@ def _check(field: str, secret: str, file: Path, what: str) -> None:
     try:
         mode, size = file.stat().st_mode, file.stat().st_size
     except OSError as error:
-        raise InputError(
-            Issue(field, f"found {secret}, whose file {file} cannot be read: {error.strerror}", write)
-        ) from None
+        found = f"found {secret}, whose file {file} cannot be read: {error.strerror}"
+        raise InputError(Issue(field, found, write)) from None
     if not size:
         raise InputError(Issue(field, f"found {secret}, whose file {file} is empty", write))
     if mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -195,7 +195,7 @@ class Supervisor:
         self.run_folder.result(key).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(plan, CompressPlan):
             also = early_check(self.run_folder, self.model, plan, self.cores)
-            command = compress_command(self.run_folder, key, self.store, also)
+            command = compress_command(self.run_folder, plan, key, self.store, also)
         else:
             command = prove_command(self.run_folder, key, self.store, self.serve.endpoint)
         log = self.run_folder.log(stage)

@@ -31,6 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--also-check", action="append", default=[], type=Path, metavar="PLAN",
         help="a later plan whose group sizes, layers and data are checked before this one's work",
     )  # fmt: skip
+    parser.add_argument(
+        "--teacher-key-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the key of the plan's external teacher",
+    )
     options = parser.parse_args(arguments)
     leave_on_signals()
     try:
@@ -40,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"plan: {_plain(error)}", file=sys.stderr)
         return 2
     settle(plan.limits.threads)
-    return run(plan, also, options.store, options.result)
+    return run(plan, also, options.store, options.result, options.teacher_key_file)
 
 
 def read_plan(path: Path) -> CompressPlan:
@@ -48,7 +54,9 @@ def read_plan(path: Path) -> CompressPlan:
     return CompressPlan.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def run(plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path) -> int:
+def run(
+    plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path, teacher_key: Path | None = None
+) -> int:
     """Run the Job and write its result by one rename; errors become messages and exit codes."""
     # Late, so that settle() comes before torch.
     from leanmodel_store.artifacts import Store
@@ -60,7 +68,7 @@ def run(plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path)
     try:
         kept = Store(store)
         with kept.in_use():
-            made = Job(plan, kept, reporter, also).run()
+            made = Job(plan, kept, reporter, also, teacher_key).run()
     except LeanModelError as error:
         reporter.end("failed", str(error))
         print(f"error: {error}", file=sys.stderr)

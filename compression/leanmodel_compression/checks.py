@@ -14,6 +14,7 @@ from leanmodel_api.plan import CompressPlan
 from leanmodel_api.step_rules import order_issues
 from leanmodel_api.steps import Export, Finetune, Linear, Quantize, Share
 from leanmodel_api.steps import Step as StepSpec
+from leanmodel_api.teacher_rules import access_issues, learns
 
 from .batches import Row, Rows, cut
 from .classifiers import checks as classifiers
@@ -82,7 +83,7 @@ def plan_issues(plan: CompressPlan) -> list[Issue]:
         )
     if plan.base is not None and not plan.steps and plan.finetune is None:
         found.append(Issue(f"{field}.steps", "no step to do", "write at least one step, or a source"))
-    found += order_issues(plan.steps, f"{field}.steps")
+    found += order_issues(plan.steps, f"{field}.steps") + teacher_issues(plan)
     for item in planned(plan):
         wants, name = item.step.data_set(item.spec)
         if wants:
@@ -90,6 +91,11 @@ def plan_issues(plan: CompressPlan) -> list[Issue]:
         if item.step.teaches and plan.teacher is None and plan.base is None:
             found.append(Issue(item.field, "there is no teacher", "give the plan the large model's artifact"))
     return found
+
+
+def teacher_issues(plan: CompressPlan) -> list[Issue]:
+    """Return why the plan's steps may not learn from an external teacher: whatever wrote it, it fails closed."""
+    return access_issues(plan.external_teacher, [item.field for item in planned(plan) if learns(item.spec)])
 
 
 def data_set_issues(plan: CompressPlan, name: str | None, field: str) -> list[Issue]:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leanmodel_api.classification import EMBEDDING
+from leanmodel_api.datasets import DataSet
 from leanmodel_api.errors import InputError, Issue, LeanModelError, ManifestError
-from leanmodel_api.estimate import RunEstimate, StepEstimate
+from leanmodel_api.estimate import RunEstimate, StepEstimate, TeacherEstimate
 from leanmodel_api.plan import CompressPlan
 from leanmodel_api.step_rules import order_issues
 from leanmodel_store import datasets, peek
@@ -27,6 +28,8 @@ from .batches import Rows
 from .checks import Planned
 from .classifiers import pooling
 from .classifiers.shapes import EncoderShape
+from .external.forecast import forecast
+from .external.lessons import School, lesson
 from .kinds import KINDS
 from .shapes import ModelShape
 from .steps.fetch import read_shape
@@ -68,6 +71,7 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
         InputError: a configuration or a data set is not here.
     """
     steps: list[StepEstimate] = []
+    teacher: list[TeacherEstimate] = []
     refusals: list[Issue] = []
     free = machine.look(store.root)
     large: ModelShape | None = None
@@ -77,10 +81,14 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
         gflops = machine.probe_gflops(shape.hidden, shape.intermediate)
         steps += [told(plan, item, task, gflops) for item, task in tasks]
         refusals += checks.refusals(tasks, plan.limits.memory_bytes, free)
+        asked, refused = teaching(plan, store)
+        teacher += asked
+        refusals += refused
         item, task = tasks[-1]
         large = large or item.step.after(task)
     return RunEstimate(
         steps=steps,
+        teacher=teacher,
         memory_limit=plans[0].limits.memory_bytes,
         memory_free=free.memory_bytes,
         disk_free=free.disk_bytes,
@@ -105,14 +113,18 @@ def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store) -> Ta
         shape = large
     else:
         raise InputError(Issue(field, "there is no model to start from", "give the large model's plan first"))
-    issues = [*order_issues(plan.steps, f"{field}.steps"), *checks.model_issues(shape, plan)]
+    issues = [
+        *order_issues(plan.steps, f"{field}.steps"),
+        *checks.teacher_issues(plan),
+        *checks.model_issues(shape, plan),
+    ]
     items = checks.planned(plan)
     rows: list[Rows | None] = []
     for item in items:
         wants, name = item.step.data_set(item.spec)
         bad = checks.data_set_issues(plan, name, item.field) if wants else []
         issues += bad
-        rows.append(seen(plan, name, store) if wants and not bad else None)
+        rows.append(seen(plan, item, name, store) if wants and not bad else None)
     if issues:
         raise ManifestError(issues)
     labels = next((tuple(data.choices) for data in plan.data_sets if data.choices), ())
@@ -122,8 +134,20 @@ def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store) -> Ta
     return tasks
 
 
-def seen(plan: CompressPlan, name: str | None, store: Store) -> Rows:
-    """Return a data set's rows at about their length in tokens.
+def seen(plan: CompressPlan, item: Planned, name: str | None, store: Store) -> Rows:
+    """Return a step's rows at about their length in tokens; an external teacher's answers as long as they may become.
+
+    Raises:
+        InputError: the data set's file is not on this machine.
+    """
+    data, parts = data_of(plan, name, store)
+    labels = tuple(data.choices or ())
+    taught = lesson(plan, item, parts, labels)
+    return KINDS[plan.task].rough(parts if taught is None else taught.expected(), labels)
+
+
+def data_of(plan: CompressPlan, name: str | None, store: Store) -> tuple[DataSet, datasets.Parts]:
+    """Return a data set by its name (None: the first), and its parts.
 
     Raises:
         InputError: its file is not on this machine.
@@ -137,8 +161,22 @@ def seen(plan: CompressPlan, name: str | None, store: Store) -> Rows:
                 f"{field}.source.uri", f"{data.source.uri} is not here", "fetch it first, or name file:PATH"
             )
         )
-    parts = datasets.load(data, base, store, field=field)
-    return KINDS[plan.task].rough(parts, tuple(data.choices or ()))
+    return data, datasets.load(data, base, store, field=field)
+
+
+def teaching(plan: CompressPlan, store: Store) -> tuple[list[TeacherEstimate], list[Issue]]:
+    """Return what each step would ask of the external teacher, and what of its bounds is sure to be passed."""
+    if plan.external_teacher is None:
+        return [], []
+    found = []
+    for item in checks.planned(plan):
+        wants, name = item.step.data_set(item.spec)
+        if wants:
+            data, parts = data_of(plan, name, store)
+            found.append(lesson(plan, item, parts, tuple(data.choices or ())))
+    lessons = [one for one in found if one is not None]
+    school = School(plan, store)
+    return [forecast(school, one) for one in lessons], school.refusals(lessons)
 
 
 def stored(item: Planned, after: ModelShape) -> int:

@@ -17,6 +17,8 @@ from . import checks, hf, machine, memory, schedule
 from .batches import Rows
 from .checks import Planned
 from .classifiers.shapes import any_shape
+from .external.lessons import Lesson, lesson
+from .external.taught import Taught
 from .held_back import held_back
 from .keys import step_key, versions
 from .kinds import KINDS, Kind
@@ -36,15 +38,22 @@ class Job:
         reporter: told how far it is.
         also: further plans whose checks belong before this one's work (the lean model's, while the large one
             is made); nothing of them is run.
+        teacher_key: file with the key of the external teacher, where a step learns from one that wants a key.
     """
 
     plan: CompressPlan
     store: Store
     reporter: Reporter
     also: Sequence[CompressPlan] = ()
+    teacher_key: Path | None = None
     _parts: dict[str, datasets.Parts] = field(default_factory=dict)
     _rows: dict[tuple[str, str], Rows] = field(default_factory=dict)
     _figures: list[StepFigure] = field(default_factory=list)
+    _taught: Taught = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is learned from an external teacher yet."""
+        self._taught = Taught(self.plan, self.store, self.teacher_key)
 
     def run(self) -> CompressResult:
         """Make the artifact.
@@ -58,9 +67,14 @@ class Job:
         hf.leave_hub()
         shape = self._shape(start, raw)
         items = checks.planned(self.plan)
+        self._taught.lay_out(self._lesson(self.plan, item) for item in items)
         self._check(items, shape, raw, start)
         done, current = self._walk(items, start, raw)
         self._refuse(items, done, shape, raw, current)
+        if self._taught.unasked:
+            # Nothing is paid for before all else is known to fit.
+            self._taught.ask(self.reporter.asked)
+            self._check(items, shape, raw, start)
         self._reporter_plan(items, done, shape, current)
         for index, item in enumerate(items):
             if index < done:
@@ -132,7 +146,7 @@ class Job:
             name = self._data_set(item)
             if name is not None:
                 issues += self._template_issues(name, start, raw)
-            rows.append(None if name is None or issues else self._seen(name, None if raw else start))
+            rows.append(None if issues else self._rows_of(item, None if raw else start))
         if issues:
             raise ManifestError(issues)
         kind = hf.tokenizer_kind(start.path)
@@ -151,6 +165,7 @@ class Job:
         items = [item for item in checks.planned(plan) if item.spec is not None]
         field_name = checks.role_field(plan)
         issues = order_issues(plan.steps, f"{field_name}.steps") + checks.model_issues(shape, plan)
+        issues += checks.teacher_issues(plan)
         rows: list[Rows | None] = []
         for item in items:
             wants, name = item.step.data_set(item.spec)
@@ -160,7 +175,8 @@ class Job:
             if not wants or bad or known not in self._parts:
                 rows.append(None)
             else:
-                rows.append(self._seen(known, None))
+                later = None if issues else self._lesson(plan, item)
+                rows.append(self._seen(known, None, later.expected() if later is not None else None))
         if issues:
             return issues
         tasks = [
@@ -182,12 +198,23 @@ class Job:
             )
         return checks.template_issues(self._parts[name].train[:1], has, f"spec.dataSets[{index}]")
 
-    def _seen(self, name: str, model: Entry | None) -> Rows:
+    def _examples(self, item: Planned) -> datasets.Parts | None:
+        """Return what a step sees: its data set, with the external teacher's answers where it learns those."""
+        name = self._data_set(item)
+        return None if name is None else self._taught.parts.get(item.field, self._parts[name])
+
+    def _rows_of(self, item: Planned, model: Entry | None) -> Rows | None:
+        """Return a step's rows; answers that are still to be asked for are taken for as long as they may become."""
+        name = self._data_set(item)
+        exact = None if item.field in self._taught.unasked else model
+        return None if name is None else self._seen(name, exact, self._examples(item))
+
+    def _seen(self, name: str, model: Entry | None, parts: datasets.Parts | None = None) -> Rows:
         """Return the rows of a data set: tokenised by a model's tokenizer, or of about the right length."""
-        parts, labels = self._parts[name], self._labels(name)
+        parts, labels = parts or self._parts[name], self._labels(name)
         if model is None:
             return self._kind.rough(parts, labels)
-        place = (name, model.digest)
+        place = (f"{name} {parts.digest}", model.digest)
         if place not in self._rows:
             self._rows[place] = self._kind.rows(model.path, parts, labels)
         return self._rows[place]
@@ -211,9 +238,14 @@ class Job:
         digest = self.plan.teacher or self.plan.base
         return self.store.open(digest) if digest is not None else None
 
+    def _lesson(self, plan: CompressPlan, item: Planned) -> Lesson | None:
+        """Return what a step is to learn from the plan's external teacher, where it does."""
+        name = item.step.data_set(item.spec)[1] or (plan.data_sets[0].name if plan.data_sets else "")
+        parts = self._parts.get(name)
+        return None if parts is None else lesson(plan, item, parts, self._labels(name))
+
     def _key(self, item: Planned, source: str) -> str:
-        name, teacher = self._data_set(item), self._teacher()
-        parts = self._parts[name] if name is not None else None
+        name, teacher, parts = self._data_set(item), self._teacher(), self._examples(item)
         # The order of the rows is drawn by the split's seed; the plan's seed draws what training does with it.
         return step_key(
             type=item.step.name,
@@ -230,7 +262,9 @@ class Job:
         """Go along the steps that are finished already; return how many and the last artifact."""
         current = start
         for index, item in enumerate(items):
-            entry = self.store.find(self._key(item, current.digest))
+            # A step's key is not known before its answers are.
+            waits = item.field in self._taught.unasked
+            entry = None if waits else self.store.find(self._key(item, current.digest))
             if entry is None:
                 return index, current
             self._figures.append(_cached(entry))
@@ -243,8 +277,7 @@ class Job:
         """Return the tasks that are left, with shape and rows as exact as they can be known by now."""
         if done and current is not None:
             shape = any_shape(hf.read_json(current.path / hf.CONFIG))
-        names = [self._data_set(item) for item in items[done:]]
-        rows = [None if name is None else self._seen(name, current) for name in names]
+        rows = [self._rows_of(item, current) for item in items[done:]]
         return checks.chain(
             items[done:], shape, self.plan.seed, rows, self._teacher_shape(), labels=self._labels()
         )
@@ -306,7 +339,12 @@ class Job:
                 update={
                     "seconds": round(time.monotonic() - started, 3),
                     "peak_memory_bytes": meter.peak,
-                    "figures": {**outcome.figures, **found, "peakAnonymousBytes": float(meter.anonymous)},
+                    "figures": {
+                        **outcome.figures,
+                        **self._taught.figures.get(item.field, {}),
+                        **found,
+                        "peakAnonymousBytes": float(meter.anonymous),
+                    },
                 }
             )
             entry = staging.commit({"figure": figure.model_dump(mode="json", by_alias=True)})

@@ -10,6 +10,8 @@ from typing import Literal
 
 from leanmodel_api.progress import ProgressLine
 
+from .external.money import dollars
+
 JobName = Literal["compress-large", "compress-lean"]
 State = Literal["started", "running", "finished", "cached", "failed"]
 # Lines of a running step come at most this often.
@@ -95,6 +97,12 @@ class Reporter:
         if self._index < 0:
             self._done, self._total = float(done), float(total)
             self.message("fetching the source")
+
+    def asked(self, done: int, total: int, spent: int) -> None:
+        """Say how many prompts an external teacher has answered, and what was spent (10⁻¹² US dollars)."""
+        self._done, self._total = float(done), float(total)
+        words = f"asking the external teacher, {done}/{total}, {dollars(spent)} US dollars spent"
+        self._send("running", words) if done == total else self.message(words)
 
     def fraction(self) -> float:
         """Return the share of the running step that is done, between 0 and 1."""

@@ -1,18 +1,14 @@
 """What a model answered, kept so that it is asked for once.
 
 A book is one JSON-lines file per (artifact, engine, sampling, concurrency): the large model's is read
-again for every lean revision that is proven against it. A line is written by a single ``write`` to a
-file opened for appending; what a killed Job leaves is at most one torn last line, which the next one
-cuts off. Lines are found by the digest of the whole request, so a changed prompt is never answered by
-an old line.
+again for every lean revision that is proven against it. Lines are found by the digest of the whole
+request, so a changed prompt is never answered by an old line.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +17,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from leanmodel_api.base import Part
+from leanmodel_store.journal import Journal
 
 VERSION = 1
 
@@ -75,28 +72,23 @@ class AnswerBook:
         """Remember where the book is; :meth:`writing` reads it."""
         text = json.dumps({**identity, "version": str(VERSION)}, sort_keys=True)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-        self.path = folder / f"{self.digest}.jsonl"
-        self._header = json.dumps({"book": json.loads(text)}) + "\n"
+        self._journal = Journal(folder / f"{self.digest}.jsonl")
+        self.path = self._journal.path
+        self._header = {"book": json.loads(text)}
         self._answers: dict[str, Answer] = {}
         self._scores: dict[str, Score] = {}
-        self._file: int | None = None
 
     @contextmanager
     def writing(self) -> Iterator[AnswerBook]:
         """Open the book, alone, with what it already holds; a second Job waits here for the first."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self.path.exists()
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            self._read()
-            if fresh and os.fstat(self._file).st_size == 0:
-                os.write(self._file, self._header.encode())
+        with self._journal.writing():
+            lines = self._journal.lines()
+            for entry in map(_entry, lines):
+                if entry is not None:
+                    self._keep(entry)
+            if not lines:
+                self._journal.append(self._header)
             yield self
-            os.fsync(self._file)
-        finally:
-            os.close(self._file)
-            self._file = None
 
     def answer(self, request: str) -> Answer | None:
         """Return the answer to a request, when there is one."""
@@ -111,12 +103,8 @@ class AnswerBook:
         known = self._answers if isinstance(entry, Answer) else self._scores
         if entry.request in known:
             return
-        if self._file is None:
-            raise RuntimeError("the book is not open for writing")
         kind = "answer" if isinstance(entry, Answer) else "score"
-        line = f'{{"{kind}":{entry.to_json()}}}\n'.encode()
-        if os.write(self._file, line) != len(line):
-            raise OSError(f"could not append a whole line to {self.path.name}: is the disk full?")
+        self._journal.append({kind: entry.model_dump(mode="json", by_alias=True, exclude_none=True)})
         self._keep(entry)
 
     def _keep(self, entry: Answer | Score) -> None:
@@ -125,25 +113,14 @@ class AnswerBook:
         else:
             self._scores[entry.request] = entry
 
-    def _read(self) -> None:
-        data = self.path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        if end != len(data) and self._file is not None:
-            os.ftruncate(self._file, end)
-        for line in data[:end].splitlines():
-            entry = _entry(line)
-            if entry is not None:
-                self._keep(entry)
 
-
-def _entry(line: bytes) -> Answer | Score | None:
+def _entry(content: dict[str, Any]) -> Answer | Score | None:
     """Return what a line holds; a header or a damaged line holds nothing, and is asked for again."""
     try:
-        content = json.loads(line)
         if "answer" in content:
             return Answer.model_validate(content["answer"])
         if "score" in content:
             return Score.model_validate(content["score"])
-    except (ValueError, TypeError, ValidationError):
+    except ValidationError:
         return None
     return None

@@ -7,6 +7,7 @@ from leanmodel_api.classification import task_of
 from leanmodel_api.plan import CompressPlan, CompressResult, JobLimits, ProvePlan, RevisionRef
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
+from leanmodel_api.teacher_rules import access_of
 
 
 def limits(model: LeanModel, cores: int) -> JobLimits:
@@ -23,7 +24,7 @@ def large_plan(model: LeanModel, cores: int, base_dir: str) -> CompressPlan:
     return CompressPlan(
         name=model.metadata.name, role="Large", task=task_of(spec), source=spec.large.source, finetune=spec.large.finetune,
         data_sets=spec.data_sets, proof_data_set=_proof(model), max_model_length=spec.serving.large.max_model_length, seed=spec.seed,
-        limits=limits(model, cores), base_dir=base_dir,
+        limits=limits(model, cores), base_dir=base_dir, external_teacher=access_of(spec, [spec.large.finetune]),
     )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def lean_plan(
         base=base, teacher=base,
         data_sets=model.spec.data_sets, proof_data_set=_proof(model), max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
+        external_teacher=access_of(model.spec, lean.steps or []),
     )  # fmt: skip
 
 

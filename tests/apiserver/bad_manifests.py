@@ -61,6 +61,13 @@ GOOD: dict[str, Any] = {
     },
 }
 
+TEACHER: dict[str, Any] = {
+    "external": {"baseUrl": "https://api.example.com/v1", "model": "m"},
+    "price": {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "2"},
+    "maxCalls": 10,
+    "maxUSD": "1",
+}
+
 REMOVED = object()
 """Instead of a value: the field is taken out."""
 
@@ -201,6 +208,17 @@ BAD = (
     Bad("spec.evaluation.gates.0.min", REMOVED, "exactly one of min and max"),
     Bad("spec.routing.monitoring", {"falseAlarms": "0"}, "falseAlarms: write above 0"),
     Bad("spec.routing.fallback", REMOVED, "externalProviders: Allowed needs a provider"),
+    Bad("spec.lean.steps.1.answers", "Teacher", "lean.steps[].answers: Teacher needs spec.teacher"),
+    Bad("spec.large.finetune.answers", "Teacher", "large.finetune.answers: Teacher needs spec.teacher"),
+    Bad("spec.teacher", {**TEACHER, "maxUSD": "1e12"}, "maxUSD: write at most"),
+    Bad("spec.teacher", {**TEACHER, "temperature": "3"}, "temperature: write from 0 to 2"),
+    Bad("spec.teacher", {**TEACHER, "retryFor": "0s"}, "retryFor: write above 0"),
+    Bad("spec.teacher", {**TEACHER, "whenExhausted": "Go"}, 'supported values: "Fail", "Train"'),
+    Bad(
+        "spec.teacher",
+        {**TEACHER, "external": {"baseUrl": "http://api.example.com/v1", "model": "m"}},
+        "baseUrl: write https://",
+    ),
     Bad("spec.routing.fallback.price", REMOVED, "spec.routing.fallback.price: Required value"),
     Bad("spec.routing.fallback.external.baseUrl", "http://api.example.com/v1", "baseUrl: write https://"),
     Bad(

@@ -176,26 +176,20 @@ def large(store: Store, model_folder: Path) -> CompressResult:
 def lean_plan(
     large: CompressResult, data_file: Path, steps: list[dict[str, Any]], **more: Any
 ) -> CompressPlan:
-    return plan_of(
-        role="Lean",
-        base=large.artifact,
-        teacher=large.artifact,
-        steps=steps,
-        dataSets=[data_set(data_file)],
-        **more,
-    )
+    fields = {"dataSets": [data_set(data_file)], **more}
+    return plan_of(role="Lean", base=large.artifact, teacher=large.artifact, steps=steps, **fields)
 
 
 class Process:
     """The Job as a process of its own, followed by its progress lines."""
 
-    def __init__(self, plan: CompressPlan, store: Path, folder: Path):
+    def __init__(self, plan: CompressPlan, store: Path, folder: Path, *more: str):
         folder.mkdir(parents=True, exist_ok=True)
         self.result = folder / "result.json"
         self.errors = folder / "errors.txt"
         (folder / "plan.json").write_text(plan.to_json())
         command = [sys.executable, "-m", "leanmodel_compression", "--plan", str(folder / "plan.json")]
-        command += ["--store", str(store), "--result", str(self.result)]
+        command += ["--store", str(store), "--result", str(self.result), *more]
         self.lines: list[ProgressLine] = []
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(

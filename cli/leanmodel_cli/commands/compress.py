@@ -17,6 +17,7 @@ from leanmodel_store.artifacts import Store
 
 from ..jobs import compress_command, describe_failure, early_check, inputs_key, store_root
 from ..processes import Child
+from ..provider_key import check_teacher_key
 from ..runs import Run, read_manifest, write_atomic
 
 HELP = "fetch, fine-tune and compress as the manifest says, and stop there"
@@ -38,6 +39,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Run the compress Jobs of both models; return 0 when both artifacts are in the store."""
     model = read_manifest(arguments.file)
+    check_teacher_key(model)
     base_dir = str(arguments.file.resolve().parent)
     run = Run.of(model.metadata.name, model.metadata.namespace)
     cores = os.cpu_count() or 1
@@ -93,7 +95,7 @@ def run_job(
             )
 
     log = run.log(f"compress-{plan.role.lower()}")
-    child = Child(compress_command(run, key, store, also_check), log, show)
+    child = Child(compress_command(run, plan, key, store, also_check), log, show)
     try:
         code = child.process.wait()
         child.poll()

@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from leanmodel_api.errors import LeanModelError
-from leanmodel_api.estimate import RunEstimate
+from leanmodel_api.estimate import RunEstimate, TeacherEstimate
 from leanmodel_operator.jobs import large_plan, lean_plan
 
 from ..jobs import store_root
@@ -73,7 +73,19 @@ def lines(found: RunEstimate) -> list[str]:
         ]
     )  # fmt: skip
     limits = f"{size(found.memory_limit)} allowed (spec.jobs.compress.memory), {size(found.memory_free)} free"
-    return [*columns(rows), "", f"  memory: {limits}; disk: {size(found.disk_free)} free"]
+    return [
+        *columns(rows), "", f"  memory: {limits}; disk: {size(found.disk_free)} free", *map(asked, found.teacher)
+    ]  # fmt: skip
+
+
+def asked(one: TeacherEstimate) -> str:
+    """Return what a step would ask of the external teacher, as a line for people."""
+    kept = f", {one.answered} more are answered already" if one.answered else ""
+    spent = f"; spent so far: {one.spent_calls} calls, ${one.spent_usd}" if one.spent_calls else ""
+    return (
+        f"  teacher: {one.field} asks {one.model} at {one.base_url} {one.calls} prompts{kept}: about ${one.usd}, "
+        f"at most ${one.usd_at_most} (bounds: {one.max_calls} calls, ${one.max_usd}{spent})"
+    )
 
 
 def duration(seconds: float) -> str:

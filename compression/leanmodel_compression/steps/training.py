@@ -27,7 +27,8 @@ CHECKPOINT_BYTES = 24.0
 # Rows at least: fewer say nothing about a task, and mostly mean a wrong split or file.
 LEAST_ROWS = 8
 # Settings that change the way, not the result: a resumed run ends bit for bit where an unkilled one does.
-NEUTRAL = {"checkpoint_steps", "data_set", "type"}
+# Whose answers are learned is told by the rows themselves, which are part of the key.
+NEUTRAL = {"answers", "checkpoint_steps", "data_set", "type"}
 
 
 @dataclass

@@ -21,7 +21,7 @@ from leanmodel_api.router import Broken
 from leanmodel_api.status import CostSummary
 
 from .. import probe
-from . import names, provider, volumes
+from . import names, provider, teacher, volumes
 from .api import Api, ApiError
 from .mirror import Name
 from .observed import Facts, JobSeen, LogSeen, Observed, job_message, job_result
@@ -53,7 +53,7 @@ class _Known:
     in_force: tuple[str, int | None] = ("", None)
     logs: dict[str, tuple[float, LogSeen]] = field(default_factory=dict)
     inputs: tuple[float, str, str | None, str] | None = None
-    provider_key: tuple[float, str, str] = (0.0, "", "")
+    keys: dict[str, tuple[float, str, str]] = field(default_factory=dict)
     cost: tuple[float, CostSummary | None] = (0.0, None)
     broken: Broken | None = None
     inherited: bool = False
@@ -108,7 +108,9 @@ class Gatherer:
         return Facts(
             answers=answers, late=late, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
             tokens=bool(known.token), inputs=inputs, missing=missing, kuberay=self.kuberay, cost=known.cost[1],
-            broken=known.broken, provider_key=await self._provider_key(name, model, known),
+            broken=known.broken, 
+            provider_key=await self._key(name, provider.key_secret(model), provider.ROUTER, known),
+            teacher_key=await self._key(name, teacher.key_secret(model), teacher.MISSING, known),
         )  # fmt: skip
 
     # ------------------------------------------------------------ what serves
@@ -235,17 +237,16 @@ class Gatherer:
             known.inputs = (now, asked, *digest_inputs(found, where, name[0]))
         return known.inputs[2], known.inputs[3]
 
-    async def _provider_key(self, name: Name, model: LeanModel | None, known: _Known) -> str:
-        """Return why the external provider's key is not there, in words; nothing of it is kept."""
-        secret = provider.key_secret(model)
+    async def _key(self, name: Name, secret: str | None, what: tuple[str, str], known: _Known) -> str:
+        """Return why an external provider's key is not there, in words; nothing of it is kept."""
         if secret is None:
             return ""
         now = time.monotonic()
-        at, asked, words = known.provider_key
+        at, asked, words = known.keys.get(what[0], (0.0, "", ""))
         if asked != secret or now - at > INPUTS_SECONDS:
             found = await self._api.get("Secret", name[0], secret)
-            words = provider.key_missing(found, secret, name[0])
-            known.provider_key = (now, secret, words)
+            words = provider.key_missing(found, secret, name[0], what)
+            known.keys[what[0]] = (now, secret, words)
         return words
 
     # ------------------------------------------------------------ beside the loop

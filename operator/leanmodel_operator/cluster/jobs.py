@@ -8,7 +8,7 @@ from typing import Any
 from leanmodel_api.plan import CompressPlan, ProvePlan
 from leanmodel_api.resource import LeanModel
 
-from . import names
+from . import names, teacher
 from .candidate import Candidate
 from .children import config, job
 from .children.owner import Owner
@@ -59,7 +59,7 @@ def plan_jobs(
         work = found.works.get(item.stage)
         mine = work is not None and work.key == item.key
         if (item.stage, item.key) in recorded:
-            deletes += _gone(seen, item)
+            deletes += gone(seen, item)
         elif item.state == "Succeeded":
             text = job_result(item, seen.facts)
             if text is not None:
@@ -67,29 +67,31 @@ def plan_jobs(
             elif (
                 item.pod is None
             ):  # its pod is lost, and the words with it: the store gives them again at once
-                deletes += _gone(seen, item)
+                deletes += gone(seen, item)
             else:
                 troubles.append(
                     Trouble(item.stage, "ReadingResult", f"{item.stage} has ended; its result is being read")
                 )
         elif found.works and not mine:
-            deletes += _gone(seen, item)
+            deletes += gone(seen, item)
         elif item.state == "Failed":
             if work is not None and item.shape != job.shape(model, work, settings):
-                deletes += _gone(seen, item)
+                deletes += gone(seen, item)
         elif (trouble := job_trouble(item)) is not None:
             if (
                 trouble.reason in NOT_BEGUN
                 and work is not None
                 and item.shape != job.shape(model, work, settings)
             ):
-                deletes += _gone(seen, item)
+                deletes += gone(seen, item)
             else:
                 troubles.append(trouble)
     if found.fresh is not None:
         step, key, words = found.fresh
         creates.append(config.result_config(owner, step, key, key, failure=words))
     creates += _wanted(owner, model, seen, settings, found, wanted)
+    if wanted is not None and seen.facts.teacher_key and teacher.teaches(model, wanted):
+        troubles.append(Trouble(wanted, "TeacherKeyMissing", seen.facts.teacher_key))
     deletes += _old_results(seen, found, settings)
     deletes += _lost_plans(seen, found)
     return JobPlan(tuple(creates), tuple(dict.fromkeys(deletes)), tuple(troubles))
@@ -101,6 +103,8 @@ def _wanted(
     work = found.works.get(stage) if stage is not None else None
     if work is None or seen.facts.missing:
         return []
+    if seen.facts.teacher_key and teacher.teaches(model, work.stage):
+        return []  # it would fail for want of the key
     name = job.job_name(owner.name, work.stage, work.key)
     if ("Job", name) in seen.objects:
         return []
@@ -109,7 +113,7 @@ def _wanted(
     return [*made, job.job(owner, model, work, settings)]
 
 
-def _gone(seen: Observed, item: JobSeen) -> list[Deletion]:
+def gone(seen: Observed, item: JobSeen) -> list[Deletion]:
     """Return the deletion of a Job and of its plan, which has the same name."""
     found: list[Deletion] = [("Job", item.name, item.uid)]
     plan = seen.objects.get(("ConfigMap", item.name))

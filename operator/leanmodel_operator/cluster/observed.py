@@ -97,6 +97,7 @@ class Facts:
         cost: the router's money, rounded.
         broken: what the router's monitors have found broken; None while it has not said.
         provider_key: why the external provider's key is not there, in words; never anything of the key.
+        teacher_key: the same of the external teacher's.
     """
 
     answers: frozenset[str] = frozenset()
@@ -111,6 +112,7 @@ class Facts:
     cost: CostSummary | None = None
     broken: Broken | None = None
     provider_key: str = ""
+    teacher_key: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from leanmodel_api.status import Status
 from .. import status as loop
 from ..desired import Desired, desired
 from ..jobs import revision
-from . import conditions, jobs, names, provider, served, volumes
+from . import conditions, jobs, names, provider, served, teacher, volumes
 from .accept import accept
 from .candidate import ALL_CORES, Candidate, candidate, engine_facts, pinned_image
 from .children import access, config
@@ -84,9 +84,11 @@ def plan(body: Mapping[str, Any], seen: Observed, settings: Settings, now: str) 
     model, issues = accept(dict(body))
     if model is None:
         refused = conditions.refused(body, issues, seen, before, now)
-        return _said(
-            Plan(applies=provider.closed(body, seen), status=refused, requeue_after=None), before, refused
+        stopped = [Ref(*one) for job in teacher.forbidden_jobs(body, seen) for one in jobs.gone(seen, job)]
+        closed = Plan(
+            applies=provider.closed(body, seen), deletes=tuple(stopped), status=refused, requeue_after=None
         )
+        return _said(closed, before, refused)
     return _planned(model, seen, settings, now, before)
 
 
@@ -274,7 +276,7 @@ def _requeue(
     )
     if asked or any(job.state == "Running" for job in seen.jobs):
         return LOOK_AGAIN
-    return 30.0 if seen.facts.provider_key else None
+    return 30.0 if seen.facts.provider_key or seen.facts.teacher_key else None
 
 
 def _said(result: Plan, before: Status | None, status: dict[str, Any]) -> Plan:

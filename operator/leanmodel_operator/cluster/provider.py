@@ -23,17 +23,24 @@ def key_secret(model: LeanModel | None) -> str | None:
     return fallback.external.api_key_secret if fallback is not None else None
 
 
-def key_missing(found: Mapping[str, Any] | None, secret: str, namespace: str) -> str:
+ROUTER = ("spec.routing.fallback", "so the provider is not asked")
+
+
+def key_missing(
+    found: Mapping[str, Any] | None, secret: str, namespace: str, what: tuple[str, str] = ROUTER
+) -> str:
     """Return that a Secret has no key, in words; empty when it has one.
 
     Args:
         found: the Secret as the API server has it; None when there is none.
+        what: the provider's place in the manifest, and what comes of it.
     """
     if found is not None and (found.get("data") or {}).get(KEY_FIELD):
         return ""
+    place, so = what
     return (
-        f"spec.routing.fallback.external.apiKeySecret: Secret {secret} with a key {KEY_FIELD} is not in namespace "
-        f"{namespace}, so the provider is not asked: create it"
+        f"{place}.external.apiKeySecret: Secret {secret} with a key {KEY_FIELD} is not in namespace {namespace}, {so}: "
+        "create it"
     )
 
 

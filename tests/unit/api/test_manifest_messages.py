@@ -45,6 +45,17 @@ def fallback(**external: str) -> dict[str, Any]:
     return {"external": {**PROVIDER, **external}, "price": price}
 
 
+TEACHER: dict[str, Any] = {**fallback(), "maxCalls": 100, "maxUSD": "1"}
+
+
+def taught(**changes: Any) -> list[tuple[str, Any]]:
+    """A student that learns of an external teacher, as it should be but for changes of the teacher."""
+    return [
+        ("spec.teacher", {**TEACHER, **changes}), ("spec.lean.steps.1.answers", "Teacher"),
+        ("spec.routing.externalProviders", "Allowed"),
+    ]  # fmt: skip
+
+
 QUANTIZE = {"type": "Quantize", "scheme": "W8A8"}
 CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     # what, changes, the field that the message names, words of finding or remedy
@@ -131,6 +142,20 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("gate on saving without prices", [("spec.evaluation.gates.0", {"metric": "Saving", "min": "0.1"}), ("spec.pricing", DELETE)], "spec.evaluation.gates[0]:", "needs prices"),
     ("gates without lean", [("spec.lean", DELETE)], "spec.evaluation.gates", "no lean model"),
     ("price of two bases", [("spec.pricing.lean", {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "1"})], "spec.pricing:", "different bases"),
+    ("a teacher that is forbidden", [*taught(), ("spec.routing.externalProviders", "Forbidden")], "spec.routing.externalProviders", "prompts of the train part would leave"),
+    ("a teacher, and nothing said", [*taught(), ("spec.routing.externalProviders", DELETE)], "spec.routing.externalProviders", "write Allowed, or answers: DataSet"),
+    ("a teacher that is not there", [("spec.lean.steps.1.answers", "Teacher")], "spec.lean.steps[1].answers", "write spec.teacher"),
+    ("a teacher of nobody", [("spec.teacher", TEACHER)], "spec.teacher", "write answers: Teacher in a step"),
+    ("answers of somebody else", [*taught(), ("spec.lean.steps.1.answers", "Large")], "spec.lean.steps[1].answers", "'DataSet' or 'Teacher'"),
+    ("a teacher without a bound", [("spec.teacher", {**fallback(), "maxCalls": 5})], "spec.teacher.maxUSD", "is missing"),
+    ("a teacher without calls", taught(maxCalls=0), "spec.teacher.maxCalls", "greater than or equal to 1"),
+    ("dollars as a number", taught(maxUSD=5), "spec.teacher.maxUSD", "write it as a string"),
+    ("dollars beyond count", taught(maxUSD="1e30"), "spec.teacher.maxUSD", "write at most"),
+    ("a teacher in the clear", taught(external={**PROVIDER, "baseUrl": "http://api.example.com/v1"}), "spec.teacher.external.baseUrl", "write https://"),
+    ("a teacher too warm", taught(temperature="2.5"), "spec.teacher.temperature", "from \"0\" to \"2\""),
+    ("no time for a teacher", taught(timeout="0s"), "spec.teacher.timeout", "above 0"),
+    ("no second try", taught(retryFor="0m"), "spec.teacher.retryFor", "above 0"),
+    ("a proof without labels", [*taught(), ("spec.dataSets.0.answer", DELETE)], "spec.dataSets[0].answer", "write the answer's column"),
     ("half a price", [("spec.pricing.lean", {"inputUSDPerMillionTokens": "1"})], "spec.pricing.lean", "one token price of two"),
     ("no price", [("spec.pricing.lean", {})], "spec.pricing.lean", "has no price"),
     ("sampling", [("spec.evaluation.sampling.temperature", "0.7")], "spec.evaluation.sampling.temperature", "disagrees with itself"),
@@ -266,3 +291,19 @@ def test_what_takes_a_cluster_is_refused_on_one_machine_alone(field, spec):
     (issue,) = refused.value.issues
     assert issue.field == field and "on one machine" in issue.found
     assert load(document, "Cluster").metadata.name
+
+
+def test_what_a_teacher_labels_needs_no_labels_and_what_is_allowed_needs_no_fallback() -> None:
+    more = copy.deepcopy(QUICKSTART["spec"]["dataSets"][0]) | {"name": "unlabelled"}
+    del more["answer"]
+    changes = [
+        *taught(), ("spec.dataSets", [*QUICKSTART["spec"]["dataSets"], more]),
+        ("spec.evaluation.dataSet", QUICKSTART["spec"]["dataSets"][0]["name"]),
+        ("spec.lean.steps.1.dataSet", "unlabelled"),
+        ("spec.large.finetune.dataSet", QUICKSTART["spec"]["dataSets"][0]["name"]),
+    ]  # fmt: skip
+    names = [("spec.lean.steps.0.dataSet", QUICKSTART["spec"]["dataSets"][0]["name"])]
+    spec = load(changed(*changes, *names)).spec
+    assert spec.teacher is not None and spec.routing.fallback is None
+    with pytest.raises(ManifestError, match=r"spec\.dataSets\[1\]\.answer: choices are given but no answer"):
+        load(changed(*changes[3:], *names))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from leanmodel_api.estimate import RunEstimate, StepEstimate
-from leanmodel_cli.commands.estimate import duration, lines
+from leanmodel_api.estimate import RunEstimate, StepEstimate, TeacherEstimate
+from leanmodel_cli.commands.estimate import asked, duration, lines
 from leanmodel_cli.main import main
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
@@ -76,3 +76,14 @@ def test_the_table_sums_time_and_disk_and_takes_the_largest_peak() -> None:
 )
 def test_times_are_said_in_their_unit(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_what_a_teacher_would_cost_is_a_line_of_its_own() -> None:
+    one = TeacherEstimate(
+        field="spec.lean.steps[1]", model="theirs", base_url="https://api.example.com/v1", prompts=96, answered=6, calls=90,
+        usd="0.0021", usd_at_most="0.0101", max_calls=500, max_usd="2", spent_calls=7, spent_usd="0.0003",
+    )  # fmt: skip
+    assert asked(one) == (
+        "  teacher: spec.lean.steps[1] asks theirs at https://api.example.com/v1 90 prompts, 6 more are answered already: "
+        "about $0.0021, at most $0.0101 (bounds: 500 calls, $2; spent so far: 7 calls, $0.0003)"
+    )

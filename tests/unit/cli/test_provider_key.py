@@ -13,10 +13,18 @@ import yaml
 from leanmodel_api.errors import InputError
 from leanmodel_api.manifest import load
 from leanmodel_api.resource import LeanModel
+from leanmodel_cli.jobs import compress_command
 from leanmodel_cli.main import main
-from leanmodel_cli.provider_key import check_provider_key, check_redis_password, key_file, password_file
+from leanmodel_cli.provider_key import (
+    check_provider_key,
+    check_redis_password,
+    check_teacher_key,
+    key_file,
+    password_file,
+)
 from leanmodel_cli.runs import Run
 from leanmodel_cli.serve import ServeSide
+from leanmodel_operator.jobs import large_plan, lean_plan
 
 MANIFEST = yaml.safe_load((Path(__file__).parents[3] / "examples/quickstart/leanmodel.yaml").read_text())
 FALLBACK = {
@@ -123,3 +131,34 @@ def test_the_password_of_a_redis_is_looked_for_and_told_to_the_router_as_a_file(
     file.chmod(0o600)
     check_redis_password(found)
     check_redis_password(model())
+
+
+TEACHER = {**FALLBACK, "maxCalls": 10, "maxUSD": "1"}
+
+
+def taught() -> LeanModel:
+    made = document()
+    del made["spec"]["routing"]["fallback"]
+    made["spec"]["teacher"] = TEACHER
+    made["spec"]["lean"]["steps"][1]["answers"] = "Teacher"
+    return load(made)
+
+
+def test_a_teachers_key_is_looked_for_before_any_work_and_named_to_its_job_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = taught()
+    for check in (check_provider_key, check_teacher_key):
+        with pytest.raises(InputError, match=r"^spec\.teacher\.external\.apiKeySecret: .*cannot be read"):
+            check(found)
+    file = write_key()
+    check_provider_key(found)
+    check_teacher_key(load(MANIFEST))
+    monkeypatch.setattr("leanmodel_cli.jobs.compression_python", lambda: Path("python"))
+    run, base = Run.of("spam-filter", "default"), str(tmp_path)
+    large, lean = large_plan(found, 1, base), lean_plan(found, None, 1, base)
+    assert lean is not None
+    command = compress_command(run, lean, "key", tmp_path)
+    assert command[-2:] == ["--teacher-key-file", str(file)]
+    assert "--teacher-key-file" not in compress_command(run, large, "key", tmp_path)
+    assert "sk-very-secret" not in lean.to_json() and "externalTeacher" not in large.to_json()

@@ -1,4 +1,7 @@
-"""What the router can reach: engines on its own machine, and through one module alone an external provider."""
+"""What the router can reach: engines on its own machine, and through one module alone an external provider.
+
+The compress Job can reach an external teacher, through one module alone.
+"""
 
 import ast
 
@@ -53,3 +56,20 @@ def test_no_redirect_is_followed():
         for verb in ("get", "post", "put", "request", "ws_connect"):
             calls = [ast.unparse(call.func) for call in called(ast.parse(path.read_text()), verb)]
             assert not [name for name in calls if "session" in name.lower()] or path.stem == "wire"
+
+
+COMPRESSION = sorted((ROOT / "compression" / "leanmodel_compression").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", COMPRESSION, ids=lambda path: path.stem)
+def test_one_module_of_the_compress_job_speaks_to_a_network(path):
+    tree = ast.parse(path.read_text())
+    outside = {name.partition(".")[0] for _, name in imported(tree)} & NETWORK
+    # llama.cpp's server is asked on loopback.
+    allowed = {"external/provider.py": {"httpx", "ssl"}, "edge/runtime.py": {"urllib"}}
+    assert outside == next((names for place, names in allowed.items() if path.match(place)), set())
+    [*clients] = called(tree, "AsyncClient")
+    assert len(clients) == path.match("external/provider.py")
+    for client in clients:
+        words = {word.arg: ast.unparse(word.value) for word in client.keywords}
+        assert words["follow_redirects"] == words["trust_env"] == "False"

@@ -50,6 +50,8 @@ class World:
         self.logs: dict[str, LogSeen] = {}
         self.inputs: str | None = "d1"
         self.provider_key = ""
+        self.teacher_key = ""
+        self.working: set[str] = set()  # stages whose Jobs do not end
         self.promise: Broken | None = None  # what the router's monitors say
         self.down = False
         self.made: list[str] = []  # Jobs ever created
@@ -69,7 +71,7 @@ class World:
             late=frozenset(self.late & reachable),
             router_generation=self.router_generation, logs=dict(self.logs),
             tokens=("Secret", "lm-spam-filter-tokens") in self.objects, inputs=self.inputs,
-            provider_key=self.provider_key, broken=self.promise,
+            provider_key=self.provider_key, teacher_key=self.teacher_key, broken=self.promise,
         )  # fmt: skip
         return read(self.body, [copy.deepcopy(item) for item in self.objects.values()], facts)
 
@@ -120,7 +122,9 @@ class World:
     def play(self) -> None:
         """Let everything get on: Jobs end, applications start, the router reads its settings."""
         for key, item in list(self.objects.items()):
-            if key[0] == "Job" and not item.get("status"):
+            if key[0] != "Job" or item.get("status"):
+                continue
+            if item["metadata"]["labels"]["leanmodel.io/stage"] not in self.working:
                 self._finish(item)
         serve = self.objects.get(("RayService", "lm-spam-filter"))
         if serve is not None and not self.down:

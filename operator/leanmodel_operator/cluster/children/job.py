@@ -9,7 +9,7 @@ from typing import Any
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.serving import JobResources
 
-from .. import names, volumes
+from .. import names, teacher, volumes
 from ..settings import Settings
 from .owner import Owner
 from .pods import (
@@ -17,6 +17,8 @@ from .pods import (
     SCRATCH_PATH,
     environment,
     pod_security,
+    provider_key_file,
+    provider_volume,
     pull_secrets,
     scratch,
     tokens_volume,
@@ -99,6 +101,11 @@ def _pod(owner: Owner, model: LeanModel, work: JobSpec, settings: Settings, name
         volume, mount = tokens_volume(names.child(owner.name, "tokens"))
         vols.append(volume)
         mounts.append(mount)
+    key = teacher.key_secret(model) if teacher.teaches(model, work.stage) else None
+    if key is not None:
+        volume, mount = provider_volume(key)
+        vols.append(volume)
+        mounts.append(mount)
     resources = _resources(model, work.stage)
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -110,7 +117,7 @@ def _pod(owner: Owner, model: LeanModel, work: JobSpec, settings: Settings, name
         "containers": [
             {
                 "name": "job", "image": _image(work.stage, settings), "imagePullPolicy": settings.image_pull_policy,
-                "command": [*_SHELL, *_command(work)],
+                "command": [*_SHELL, *_command(work), *(("--teacher-key-file", provider_key_file(key)) if key else ())],
                 "env": environment({"HOME": SCRATCH_PATH, "PYTHONUNBUFFERED": "1"}),
                 "resources": {
                     "requests": {"cpu": resources.cpu, "memory": resources.memory},
