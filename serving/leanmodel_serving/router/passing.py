@@ -79,28 +79,33 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
         first = last = 0.0
         complete = False
         try:
-            async for data in stream.events():
-                last = time.perf_counter()
-                if not answer.begun:
-                    _no_failure(data, source.name)
-                    await answer.start(200, EVENTS, request.headers(source.name, with_cost=False))
-                    first = last
-                    account.first_token()
-                if data == DONE:
-                    complete = True
+            async for batch in stream.batches():
+                last, out = time.perf_counter(), list[bytes]()
+                for data in batch:
+                    if not answer.begun:
+                        _no_failure(data, source.name)
+                        await answer.start(200, EVENTS, request.headers(source.name, with_cost=False))
+                        first = last
+                        account.first_token()
+                    if data == DONE:
+                        complete = True
+                        break
+                    final = _object(data) if _USAGE_MARK in data else None
+                    said = final.get("usage") if final is not None else None
+                    if isinstance(said, dict) and said:
+                        usage = Usage.of(said)
+                    if final is None or not isinstance(said, dict) or not said or final.get("choices"):
+                        out.append(event(data))
+                        sent += 1
+                        continue
+                    if not source.counted():
+                        source.worked(usage, last - stream.started)
+                    if request.ask.usage_wanted:
+                        out.append(event(account.with_cost(final)))
+                if out:
+                    await answer.write(b"".join(out), len(out))
+                if complete:
                     break
-                final = _object(data) if _USAGE_MARK in data else None
-                said = final.get("usage") if final is not None else None
-                if isinstance(said, dict) and said:
-                    usage = Usage.of(said)
-                if final is None or not isinstance(said, dict) or not said or final.get("choices"):
-                    await answer.write(event(data))
-                    sent += 1
-                    continue
-                if not source.counted():
-                    source.worked(usage, last - stream.started)
-                if request.ask.usage_wanted:
-                    await answer.write(event(account.with_cost(final)))
         except ApiError as error:
             if not answer.begun:
                 raise
