@@ -157,7 +157,7 @@ class LedgerFile:
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
         if version != self._version or len(self._lines) + len(self._buckets) > MOST_LOADED:
             self._books = Books(self._line, self._hold, self._bucket, self._active)
-            self._lines.clear(), self._buckets.clear(), self._held.clear()
+            self._lines, self._buckets, self._held = {}, {}, set()
         self._version = version
 
     def _line(self, place: Place) -> Line | None:
