@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,11 +22,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "tests" / "clients"
-sys.path[:0] = [
-    str(ROOT / folder) for folder in ("tests/doubles", "tests/unit/serving", "tests/clients", "tools")
-]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests/doubles", "tests/unit/serving", "tests/clients")]
 
-import setup as tools  # noqa: E402
+from hop.environment import environment, version  # noqa: E402
 from policies_made import made  # noqa: E402
 from router_running import MODEL_NAME, Running, running  # noqa: E402
 
@@ -53,40 +49,6 @@ class Row:
     what: str
     command: str
     wrong: str
-
-
-def environment() -> Path:
-    """Return the Python of the clients' environment; made once per lock file, in the cache."""
-    cache = tools.cache_folder()
-    folder = cache / "clients" / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
-    python = folder / "bin" / "python"
-    if (folder / tools.STAMP).exists():
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    uv, settings = str(tools.bootstrap_uv(cache)), tools.uv_settings(cache)
-    make = [uv, "venv", "--quiet", "--no-project", "--python", tools.base_python(), str(folder)]
-    tools.run(make, "the clients' environment could not be made", settings)
-    sync = [
-        uv,
-        "pip",
-        "sync",
-        "--quiet",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "--python",
-        str(python),
-        str(LOCK),
-    ]
-    tools.run(sync, "the clients could not be installed", settings)
-    (folder / tools.STAMP).touch()
-    return python
-
-
-def version(python: Path, distribution: str) -> str:
-    """Return which version an environment has."""
-    ask = f"from importlib.metadata import version; print(version({distribution!r}))"
-    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def scripted(python: Path, script: str, client: str, router: Running) -> Iterator[Row]:
@@ -161,7 +123,7 @@ def routers() -> Iterator[tuple[Running, Running]]:
 
 def rows() -> list[Row]:
     """Run them all."""
-    python, found = environment(), list[Row]()
+    python, found = environment(LOCK, "clients"), list[Row]()
     with routers() as (texts, vectors):
         for home in (HOME, python):
             name = f"openai {version(home, 'openai')}"

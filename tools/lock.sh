@@ -16,6 +16,8 @@ compile() { # compile OUTPUT INPUT... : one lock file, with hashes and without a
 compile requirements/installer.lock requirements/installer.in
 compile requirements/build.lock requirements/build.in
 compile requirements/clients.lock requirements/clients.in
+# The gateway we are measured beside.
+compile requirements/gateway.lock requirements/gateway.in
 compile requirements/serving.lock pyproject.toml --extra serving --extra evaluation --extra operator \
   requirements/serving.in
 compile requirements/compression.lock pyproject.toml --extra compression requirements/compression.in

@@ -10,6 +10,7 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
+from operator import mul
 
 from pydantic import JsonValue
 
@@ -56,5 +57,7 @@ class PromptNgrams:
             code = crc(word)
             counts[pair % BUCKETS] += 1.0 if pair & 0x80000000 else -1.0
             counts[code % BUCKETS] += 1.0 if code & 0x80000000 else -1.0
-        size = math.sqrt(sum(count * count for count in counts)) or 1.0
-        return [*(count / size for count in counts), math.log1p(len(words))]
+        size = math.sqrt(sum(map(mul, counts, counts))) or 1.0
+        found = [count / size for count in counts]
+        found.append(math.log1p(len(words)))
+        return found

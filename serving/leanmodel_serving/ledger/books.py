@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .buckets import Bucket, full
 
@@ -22,8 +23,7 @@ MODEL = ""
 SOON_S = 1
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a line stands: whose, of which length, from which second since the epoch on."""
 
     account: str
@@ -83,12 +83,9 @@ class Hold:
     nano: int
     tokens: int = 0
 
-    def places(self) -> list[Place]:
+    def places(self) -> tuple[Place, ...]:
         """Return the lines that it stands in."""
-        accounts = [MODEL, self.key] if self.key else [MODEL]
-        return [
-            Place(account, span, start(span, self.at)) for account in accounts for span in (*LENGTH, "ever")
-        ]
+        return _places(self.key, self.at)
 
 
 @dataclass(frozen=True)
@@ -121,6 +118,12 @@ def start(span: Span, now: float) -> int:
     """Return when the window began that a time lies in: hours and days by UTC, 0 for all of time."""
     length = LENGTH.get(span)
     return 0 if length is None else int(now // length) * length
+
+
+@lru_cache(maxsize=1024)
+def _places(key: str, at: int) -> tuple[Place, ...]:
+    accounts = [MODEL, key] if key else [MODEL]
+    return tuple(Place(account, span, start(span, at)) for account in accounts for span in (*LENGTH, "ever"))
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The ledger on disk: one SQLite file for all replicas of a router and for those after them.
 
 A batch of operations is one transaction: it loads the lines that they need, lets the books do the arithmetic, and
-writes what has changed. What a killed process has committed stays (write-ahead log); what it held lapses with its
+writes what has changed. What was loaded is good until SQLite says that somebody else has written. What a killed process has committed stays (write-ahead log); what it held lapses with its
 lease. Only a crash of the whole machine can lose the last commits, since they are not flushed one by one.
 """
 
@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .books import Books, Hold, Left, Limit, Line, Place, Rates, Refusal
@@ -22,6 +22,10 @@ LEDGER = "ledger.db"
 WAIT_S = 5.0
 LEASE_S = 30.0
 """What a process holds lapses when it has not renewed its lease for so long."""
+RENEWED_S = 1.0
+"""The lease is renewed, and others' ended ones are looked for, no more often."""
+MOST_LOADED = 4096
+"""Lines and buckets that are remembered; more are loaded anew."""
 HOURS_KEPT_S, DAYS_KEPT_S = 8 * 86400, 400 * 86400
 OPENINGS = 5
 _TABLES = """
@@ -100,7 +104,13 @@ class LedgerFile:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_TABLES)
         self.lasting = path is not None
-        self._loaded: dict[Place, Line] = {}
+        self._books = Books(self._line, self._hold, self._bucket, self._active)
+        self._version: int | None = None
+        self._renewed: tuple[str, float] | None = None
+        # As they stand in the file.
+        self._lines: dict[Place, Line] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._held: set[str] = set()
 
     def close(self) -> None:
         """Close the file."""
@@ -119,19 +129,21 @@ class LedgerFile:
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._loaded.clear()
-            books = Books(self._line, self._hold, self._bucket, self._active)
-            self._lease(books, owner, now)
-            results = [done(books, operation) for operation in batch]
-            self._write(books)
+            self._remember()
+            self._lease(owner, now)
+            results = [done(self._books, operation) for operation in batch]
+            self._write()
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._version = self._renewed = None  # what the books hold now is not what the file does
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
         return results
 
     def sweep(self, now: float) -> None:
         """Forget hours of more than eight days ago, days of more than 400, and full buckets."""
+        self._version = None
         self._db.execute(
             "DELETE FROM line WHERE reserved = 0 AND ((span = 'hour' AND start < ?) OR (span = 'day' AND start < ?))",
             (now - HOURS_KEPT_S, now - DAYS_KEPT_S),
@@ -140,19 +152,29 @@ class LedgerFile:
 
     # ---------------------------------------------------------------- reading
 
+    def _remember(self) -> None:
+        """Begin with the books of the last transaction, or with empty ones where somebody else has written since."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self._lines) + len(self._buckets) > MOST_LOADED:
+            self._books = Books(self._line, self._hold, self._bucket, self._active)
+            self._lines, self._buckets, self._held = {}, {}, set()
+        self._version = version
+
     def _line(self, place: Place) -> Line | None:
         row = self._db.execute(
             "SELECT spent, reserved, requests FROM line WHERE account = ? AND span = ? AND start = ?",
             (place.account, place.span, place.start),
         ).fetchone()
         if row:
-            self._loaded[place] = Line(*row)
+            self._lines[place] = Line(*row)
         return Line(*row) if row else None
 
     def _hold(self, name: str) -> Hold | None:
         row = self._db.execute(
             "SELECT id, owner, key, at, nano, tokens FROM hold WHERE id = ?", (name,)
         ).fetchone()
+        if row:
+            self._held.add(name)
         return Hold(*row) if row else None
 
     def _bucket(self, key: str, kind: str) -> Bucket | None:
@@ -166,8 +188,15 @@ class LedgerFile:
 
     # ---------------------------------------------------------------- writing
 
-    def _lease(self, books: Books, owner: str, now: float) -> None:
+    def _lease(self, owner: str, now: float) -> None:
         """Renew our lease, and give back what those hold whose lease has run out."""
+        if (
+            self._renewed is not None
+            and self._renewed[0] == owner
+            and 0 <= now - self._renewed[1] < RENEWED_S
+        ):
+            return
+        self._renewed = owner, now
         self._db.execute("INSERT OR REPLACE INTO lease VALUES (?, ?)", (owner, now + LEASE_S))
         ended = self._db.execute("SELECT owner FROM lease WHERE until < ?", (now,)).fetchall()
         for (other,) in ended:
@@ -175,30 +204,41 @@ class LedgerFile:
                 "SELECT id, owner, key, at, nano, tokens FROM hold WHERE owner = ?", (other,)
             ).fetchall()
             for row in held:
-                books.release(Hold(*row))
+                self._books.release(Hold(*row))
             if held:
                 log.warning("ledger: %d reservations of a process that ended have lapsed", len(held))
             self._db.execute("DELETE FROM lease WHERE owner = ?", (other,))
 
-    def _write(self, books: Books) -> None:
+    def _write(self) -> None:
+        """Write what differs from the file."""
+        books = self._books
+        lines = {place: line for place, line in books.lines.items() if line != self._lines.get(place, Line())}
         self._db.executemany(
             "INSERT OR REPLACE INTO line VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (place.account, place.span, place.start, line.spent, line.reserved, line.requests)
-                for place, line in books.lines.items()
-                if line != self._loaded.get(place, Line())
-            ],
+            [(*place, line.spent, line.reserved, line.requests) for place, line in lines.items()],
         )
-        made = [hold for hold in books.holds.values() if hold is not None]
+        self._lines.update((place, replace(line)) for place, line in lines.items())
+        made = [hold for name, hold in books.holds.items() if hold is not None and name not in self._held]
         self._db.executemany(
-            "INSERT OR REPLACE INTO hold VALUES (:id, :owner, :key, :at, :nano, :tokens)", map(asdict, made)
+            "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?, ?)",
+            [(one.id, one.owner, one.key, one.at, one.nano, one.tokens) for one in made],
         )
-        gone = [(name,) for name, hold in books.holds.items() if hold is None]
-        self._db.executemany("DELETE FROM hold WHERE id = ?", gone)
+        self._held.update(one.id for one in made)
+        gone = [name for name, hold in books.holds.items() if hold is None]
+        self._db.executemany(
+            "DELETE FROM hold WHERE id = ?", [(name,) for name in gone if name in self._held]
+        )
+        for name in gone:
+            del books.holds[name]
+        self._held.difference_update(gone)
+        filled = {
+            key: bucket for key, bucket in books.buckets.items() if bucket is not self._buckets.get(key)
+        }
         self._db.executemany(
             "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?)",
-            [(key, kind, bucket.level, bucket.at) for (key, kind), bucket in books.buckets.items()],
+            [(*key, bucket.level, bucket.at) for key, bucket in filled.items()],
         )
+        self._buckets.update(filled)
 
 
 def done(books: Books, operation: Operation) -> Result:

@@ -51,6 +51,7 @@ class Account:
         self.lean: Work | None = None
         self.large: Work | None = None
         self.external: Work | None = None
+        self._billed: tuple[Work | None, Work | None, Work | None, Bill] | None = None
 
     def work(self, backend: Backend, usage: Usage, seconds: float) -> Work:
         """Count a model's tokens; return its work."""
@@ -83,12 +84,17 @@ class Account:
         self.external = Work(Tariff.priced(price), usage, seconds)
 
     def bill(self) -> Bill:
-        """Return what it cost so far."""
+        """Return what it cost so far; counted anew only when somebody has worked since."""
+        done = self._billed
+        if done is not None and done[0] is self.lean and done[1] is self.large and done[2] is self.external:
+            return done[3]
         lean, large, external = (
             None if work is None else (work.tariff, work.usage, work.seconds)
             for work in (self.lean, self.large, self.external)
         )
-        return bill(lean, large, self.state.large, self.pace, external)
+        found = bill(lean, large, self.state.large, self.pace, external)
+        self._billed = self.lean, self.large, self.external, found
+        return found
 
     def tokens(self) -> int:
         """Return all tokens that were used so far."""

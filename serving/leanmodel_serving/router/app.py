@@ -227,9 +227,9 @@ class RouterApp:
         finally:
             if work is not None:
                 work.end(answer.events)
-            span.tell(
-                status, leanmodel__request_id=request_id, **(work.account.facts(work.route) if work else {})
-            )
+            if span.wanted:
+                facts = work.account.facts(work.route) if work else {}
+                span.tell(status, leanmodel__request_id=request_id, **facts)
             route = work.account.name if work is not None and status == 200 else "none"
             if work is not None:
                 log.info("%s", work.account.line(work.route, status))

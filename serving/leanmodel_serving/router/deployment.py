@@ -65,6 +65,7 @@ class Router:
         clerk: Clerk | None = getattr(self, "clerk", None)
         if clerk is not None:
             clerk.close()
+            self.router.shared.meters.refresh()
 
     async def check_health(self) -> None:
         """Raise when the settings, or the promise, are no longer watched."""

@@ -138,42 +138,44 @@ class Generation(Request):
         held: list[dict[str, Any]] = []
         reading, usage = Reading(self.ask.endpoint), Usage()
         first = last = 0.0
-        begun, complete, thrown_away = time.perf_counter(), False, False
+        begun, complete, failed, thrown_away = time.perf_counter(), False, False, False
         broken = engine_broken(lean.revision, "its stream broke off")
         hold_back, undecided = self._hold_back(judge), judge
         try:
             async with self.open_backend(lean, self._lean_body(lean, judge)) as stream:
                 if isinstance(stream, Reply):
                     return await self._lean_refused(answer, lean, stream)
-                async for data in stream.events():
-                    if data == DONE:
-                        complete = True
-                        break
-                    chunk = from_json(data)
-                    if not isinstance(chunk, dict) or "error" in chunk:
-                        break
+                async for batch in stream.batches():
                     last = time.perf_counter()
-                    first = first or last
-                    reading.take(chunk)
-                    narrow(self.ask, chunk)
-                    if isinstance(chunk.get("usage"), dict):
-                        usage = Usage.of(chunk["usage"])
-                        if not chunk.get("choices"):
-                            self.account.lean_worked(lean, usage, last - begun)
-                        elif hold_back is not None:
-                            del chunk["usage"]
-                    held.append(chunk)
-                    if undecided:
-                        if hold_back is None or len(reading.tokens) <= hold_back:
-                            continue
-                        undecided, thrown_away = False, not self._accepts(reading)
-                        if thrown_away:
+                    for data in batch:
+                        if data == DONE:
+                            complete = True
                             break
-                    if not answer.begun:
-                        await self._start(answer, lean, with_cost=False)
-                    for chunk in held:
-                        await self._release(answer, chunk)
-                    held.clear()
+                        chunk = from_json(data)
+                        if not isinstance(chunk, dict) or "error" in chunk:
+                            failed = True
+                            break
+                        first = first or last
+                        reading.take(chunk)
+                        narrow(self.ask, chunk)
+                        if isinstance(chunk.get("usage"), dict):
+                            usage = Usage.of(chunk["usage"])
+                            if not chunk.get("choices"):
+                                self.account.lean_worked(lean, usage, last - begun)
+                            elif hold_back is not None:
+                                del chunk["usage"]
+                        held.append(chunk)
+                        if undecided and hold_back is not None and len(reading.tokens) > hold_back:
+                            undecided, thrown_away = False, not self._accepts(reading)
+                            if thrown_away:
+                                break
+                    if held and not undecided and not thrown_away:
+                        if not answer.begun:
+                            await self._start(answer, lean, with_cost=False)
+                        await self._release(answer, held)
+                        held.clear()
+                    if complete or failed or thrown_away:
+                        break
         except ApiError as error:
             complete, broken = False, error
         except ValueError:
@@ -191,8 +193,7 @@ class Generation(Request):
         await self.settle()
         if not answer.begun:
             await self._start(answer, lean, with_cost=True)
-        for chunk in held:
-            await self._release(answer, chunk)
+        await self._release(answer, held)
         self.account.per_token(first, last, usage)
         await answer.write(event(DONE))
         await answer.end()
@@ -203,12 +204,16 @@ class Generation(Request):
         await answer.start(200, EVENTS, self.headers(lean.revision, with_cost=with_cost))
         self.account.first_token()
 
-    async def _release(self, answer: Answer, chunk: dict[str, Any]) -> None:
-        """Send a chunk of the lean stream, as the client asked for it."""
-        if chunk.get("choices") or not isinstance(chunk.get("usage"), dict):
-            await answer.write(event(to_json(chunk)))
-        elif self.ask.usage_wanted:
-            await answer.write(event(self.account.with_cost(chunk)))
+    async def _release(self, answer: Answer, chunks: list[dict[str, Any]]) -> None:
+        """Send chunks of the lean stream, as the client asked for them, in one piece."""
+        out = []
+        for chunk in chunks:
+            if chunk.get("choices") or not isinstance(chunk.get("usage"), dict):
+                out.append(event(to_json(chunk)))
+            elif self.ask.usage_wanted:
+                out.append(event(self.account.with_cost(chunk)))
+        if out:
+            await answer.write(b"".join(out), len(out))
 
     async def _broken_off(self, answer: Answer, error: ApiError) -> bool:
         """Leave a lean stream that broke off to the large model, or say so where some of it is out already."""

@@ -130,9 +130,9 @@ class Answer:
         lines += [(name.encode(), _header_value(value)) for name, value in headers.items()]
         await self._out({"type": "http.response.start", "status": status, "headers": lines})
 
-    async def write(self, data: bytes) -> None:
-        """Send a piece of the body."""
-        self.events += 1
+    async def write(self, data: bytes, events: int = 1) -> None:
+        """Send a piece of the body, which is so many events."""
+        self.events += events
         await self._piece(data)
 
     async def end(self) -> None:

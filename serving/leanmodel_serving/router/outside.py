@@ -171,10 +171,15 @@ class Door:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
-        url, connect = _address(provider, path), provider.patience.connect_timeout
-        async with sent(
-            self._session, "POST", url, payload, headers, EXTERNAL, wait, connect, tries=1
-        ) as response:
+        session, url = self._session, _address(provider, path)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.patience.connect_timeout)
+
+        async def ask() -> aiohttp.ClientResponse:
+            return await session.request(
+                "POST", url, data=payload, headers=headers, timeout=timeout, allow_redirects=False
+            )
+
+        async with sent(ask, EXTERNAL, wait, tries=1) as response:
             # Who asks what left the machine finds each request, and when it did.
             log.info("request %s went to the external provider: model=%s status=%d", request_id, provider.model, response.status)  # fmt: skip
             yield response, key

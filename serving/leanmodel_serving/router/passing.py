@@ -78,31 +78,37 @@ async def _stream(request: Request, answer: Answer, source: Source) -> None:
         usage, sent = Usage(), 0
         first = last = 0.0
         broken: ApiError | None = None
-        failed = False
+        complete = failed = False
         try:
-            async for data in stream.events():
-                last = time.perf_counter()
-                if not answer.begun:
-                    if _failure(data):  # nothing is out yet, and somebody else may answer
-                        raise engine_broken(source.name, "its stream began with an error")
-                    await answer.start(200, EVENTS, request.headers(source.name, with_cost=False))
-                    first = last
-                    account.first_token()
-                if data == DONE:
+            async for batch in stream.batches():
+                last, out = time.perf_counter(), list[bytes]()
+                for data in batch:
+                    if not answer.begun:
+                        if _failure(data):  # nothing is out yet, and somebody else may answer
+                            raise engine_broken(source.name, "its stream began with an error")
+                        await answer.start(200, EVENTS, request.headers(source.name, with_cost=False))
+                        first = last
+                        account.first_token()
+                    if data == DONE:
+                        complete = True
+                        break
+                    final = _object(data) if _USAGE_MARK in data else None
+                    said = final.get("usage") if final is not None else None
+                    if isinstance(said, dict) and said:
+                        usage = Usage.of(said)
+                    if final is None or not isinstance(said, dict) or not said or final.get("choices"):
+                        failed = failed or _failure(data)
+                        out.append(event(data))
+                        sent += 1
+                        continue
+                    if not source.counted():
+                        source.worked(usage, last - stream.started)
+                    if request.ask.usage_wanted:
+                        out.append(event(account.with_cost(final)))
+                if out:
+                    await answer.write(b"".join(out), len(out))
+                if complete:
                     break
-                final = _object(data) if _USAGE_MARK in data else None
-                said = final.get("usage") if final is not None else None
-                if isinstance(said, dict) and said:
-                    usage = Usage.of(said)
-                if final is None or not isinstance(said, dict) or not said or final.get("choices"):
-                    failed = failed or _failure(data)
-                    await answer.write(event(data))
-                    sent += 1
-                    continue
-                if not source.counted():
-                    source.worked(usage, last - stream.started)
-                if request.ask.usage_wanted:
-                    await answer.write(event(account.with_cost(final)))
             else:
                 # However properly it ended: what has not said that it is whole is not.
                 broken = engine_broken(source.name, "its stream ended early")

@@ -7,7 +7,7 @@ nothing is written, and nothing waited for.
 from __future__ import annotations
 
 import asyncio
-import uuid
+import itertools
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
@@ -38,6 +38,7 @@ class Till:
     def __init__(self, clerk: Clerk, meters: Meters) -> None:
         """Take the ledger."""
         self.clerk, self._meters = clerk, meters
+        self._numbers = itertools.count(1)
         self._shown = float("-inf")
         self._limits: tuple[Limit, ...] = ()
         self._lefts: list[Left] = []
@@ -100,7 +101,9 @@ class Till:
         tokens: int,
     ) -> Receipt | Refusal:
         now = self.clerk.clock()
-        hold = Hold(uuid.uuid4().hex, self.clerk.owner, caller.key, int(now), nano, tokens)
+        # The owner's name is new at each start, so the hold's is never used again.
+        name = f"{self.clerk.owner}-{next(self._numbers)}"
+        hold = Hold(name, self.clerk.owner, caller.key, int(now), nano, tokens)
         try:
             found = await self.clerk.ask(Reserve(hold, checked, shown, rates, now))
         except asyncio.CancelledError:

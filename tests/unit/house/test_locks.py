@@ -38,7 +38,7 @@ def pins(text: str) -> dict[str, tuple[str, int]]:
 
 
 def test_all_lock_files_are_there():
-    others = ["build.lock", "clients.lock", "image-torch.lock", "installer.lock"]
+    others = ["build.lock", "clients.lock", "gateway.lock", "image-torch.lock", "installer.lock"]
     assert [path.name for path in LOCKS] == sorted([*EXTRAS, *others])
 
 

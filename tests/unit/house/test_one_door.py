@@ -10,9 +10,7 @@ from house import ROOT, imported
 
 ROUTER = ROOT / "serving" / "leanmodel_serving" / "router"
 NETWORK = {"aiohttp", "httpx", "requests", "urllib", "urllib3", "socket", "http", "ssl", "websockets", "grpc"}
-SPEAKS = {"wire", "upstream", "outside"}
-OPENS = {"upstream": "_InsideConnector", "outside": "_GuardedConnector"}
-"""By module that opens connections: the connector that it opens them with."""
+SPEAKS = {"wire", "lines", "outside"}
 MODULES = sorted(ROUTER.glob("*.py"))
 
 
@@ -30,13 +28,33 @@ def test_only_the_doors_speak_to_a_network(path):
     assert outside <= ({"aiohttp"} if path.stem in SPEAKS else set())
     opened = [*called(tree, "ClientSession"), *called(tree, "TCPConnector"), *called(tree, "UnixConnector")]
     opened += [*called(tree, "create_connection"), *called(tree, "open_connection")]
-    if path.stem in OPENS:
-        [session] = opened
-        assert [
-            ast.unparse(word.value).partition("(")[0] for word in session.keywords if word.arg == "connector"
-        ] == [OPENS[path.stem]]
-    else:
+    if path.stem not in ("lines", "outside"):
         assert opened == []
+
+
+def test_the_provider_is_asked_by_a_connector_that_asks_for_permission():
+    [session] = called(ast.parse((ROUTER / "outside.py").read_text()), "ClientSession")
+    [connector] = [word.value for word in session.keywords if word.arg == "connector"]
+    assert ast.unparse(connector).partition("(")[0] == "_GuardedConnector"
+
+
+def test_the_one_place_that_connects_to_engines_looks_first_whether_they_are_on_this_machine():
+    tree = ast.parse((ROUTER / "lines.py").read_text())
+    [connect] = called(tree, "create_connection")
+    assert not [
+        *called(tree, "ClientSession"),
+        *called(tree, "TCPConnector"),
+        *called(tree, "open_connection"),
+    ]
+    [function] = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncFunctionDef) and connect in ast.walk(node)
+    ]
+    first = function.body[0]
+    assert isinstance(first, ast.If) and ast.unparse(first.test) == "not inside(where.host)"
+    assert isinstance(first.body[-1], ast.Raise) and not first.orelse
+    assert [ast.unparse(part) for part in connect.args[1:]] == ["where.host", "where.port"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -47,7 +65,7 @@ def test_nothing_else_knows_where_the_provider_is(path):
 
 
 def test_no_redirect_is_followed():
-    tree = ast.parse((ROUTER / "wire.py").read_text())
+    tree = ast.parse((ROUTER / "outside.py").read_text())
     [request] = [call for call in called(tree, "request") if ast.unparse(call.func) == "session.request"]
     assert [ast.unparse(word.value) for word in request.keywords if word.arg == "allow_redirects"] == [
         "False"
@@ -55,7 +73,7 @@ def test_no_redirect_is_followed():
     for path in MODULES:
         for verb in ("get", "post", "put", "request", "ws_connect"):
             calls = [ast.unparse(call.func) for call in called(ast.parse(path.read_text()), verb)]
-            assert not [name for name in calls if "session" in name.lower()] or path.stem == "wire"
+            assert not [name for name in calls if "session" in name.lower()] or path.stem == "outside"
 
 
 COMPRESSION = sorted((ROOT / "compression" / "leanmodel_compression").rglob("*.py"))

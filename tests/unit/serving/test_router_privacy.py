@@ -26,8 +26,8 @@ from router_double import Setup, cut, fine, html, nonsense, refuse, router
 
 from leanmodel_api.policy import SignalSpec
 from leanmodel_api.router import Backend, Resilience, RouterSettings, Watching
+from leanmodel_serving.router.lines import inside
 from leanmodel_serving.router.outside import Closed, Door
-from leanmodel_serving.router.upstream import inside
 
 Ask = tuple[str, bool, dict[str, str], str]
 """Endpoint, streaming, headers, and what the settings become while the large model is at work (empty: nothing)."""
