@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import plan_of, run_plan
-from encoder_making import make_encoder, texts_set
+from encoder_making import make_encoder, sentence_encoder, texts_set
 
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressPlan, CompressResult
@@ -27,18 +27,6 @@ STEPS = [
      "epochs": "3", "maxLength": 32, "earlyStopping": {"patience": 3}},
     {"type": "Export", "precision": "Int8"},
 ]  # fmt: skip
-
-
-def sentence_encoder(folder: Path, texts: list[tuple[str, str]], mode: str = "mean", normalize: bool = True, **more: Any) -> Path:  # fmt: skip
-    """Write a random encoder as sentence-transformers stores one."""
-    make_encoder(folder, texts, layers=4, **more)
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]  # fmt: skip
-    modules = [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"} for at, (path, kind) in enumerate(kinds)]  # fmt: skip
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    settings = {"word_embedding_dimension": 32, "pooling_mode_cls_token": mode == "cls", "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_max_tokens": mode == "max"}  # fmt: skip
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
-    return folder
 
 
 def large_plan(folder: Path, data_file: Path, **more: Any) -> CompressPlan:

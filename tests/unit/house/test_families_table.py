@@ -24,7 +24,7 @@ def test_a_family_is_tested_where_the_page_says(family):
             assert f'"{decoder}"' in text
             return
         assert "FAMILIES" in text or f'"{name}"' in text or name in ("Llama", "Bert")
-        making = "conftest" if task is None else "encoder_making"
+        making = "decoder_making" if task is None else "encoder_making"
         assert name in (TESTS / f"{making}.py").read_text() + text
 
 
