@@ -72,7 +72,7 @@ test-serving: setup ## Tests with Ray Serve and vLLM running (under .venv)
 	$(BIN)/python -m pytest tests/serving -m 'not long' $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: test-long-compression test-long-serving ## Tests of techniques and routes that take minutes
+test-long: test-long-compression test-long-serving test-long-e2e ## Tests of techniques, routes and families that take minutes
 
 .PHONY: test-long-compression
 test-long-compression: setup ## The long tests of techniques (under .venv-compression)
@@ -84,7 +84,11 @@ test-long-serving: setup ## The long tests with Ray Serve and vLLM running (unde
 
 .PHONY: test-e2e
 test-e2e: setup ## From a manifest to an answering endpoint, as a user would
-	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e -m 'not long' $(PYTEST_ARGS)
+
+.PHONY: test-long-e2e
+test-long-e2e: setup ## Every family of models from a manifest to an answered request
+	$(BIN)/python -m pytest tests/e2e -m long $(PYTEST_ARGS)
 
 .PHONY: test-apiserver
 test-apiserver: cluster-servers ## Tests against a real API server; needs Go once (under .venv)

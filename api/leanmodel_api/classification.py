@@ -92,9 +92,6 @@ def _steps(spec: Spec) -> Iterable[Issue]:
                 f"found {step.type}: not supported yet with task {TASK}",
                 f"write one of {', '.join(STEPS)}",
             )
-        if isinstance(step, Export) and str(step.format) != "ONNX":
-            found = f"found {step.format}, which no runtime of ours reads for an encoder (llama.cpp knows neither ALBERT nor MobileBERT)"
-            yield Issue(f"{field}.format", found, "write ONNX")
         if isinstance(step, Prune) and step.method != "Depth":
             found = f"found {step.method}: not supported yet with task {TASK}"
             yield Issue(f"{field}.method", found, "write Depth")
@@ -104,8 +101,8 @@ def _steps(spec: Spec) -> Iterable[Issue]:
                 f"found {step.selection}: not supported yet with task {TASK}",
                 f"write one of {', '.join(SELECTIONS)}",
             )
-        if isinstance(step, Export) and step.format == "GGUF":
-            found = f"found GGUF with task {TASK}: llama.cpp has no ALBERT, MobileBERT or SqueezeBERT, and no labels of ours"
+        if isinstance(step, Export) and step.format != "ONNX":
+            found = f"found {step.format} with task {TASK}: llama.cpp has no ALBERT, MobileBERT or SqueezeBERT, and no labels of ours"
             yield Issue(f"{field}.format", found, "write ONNX, which runs on small devices too")
         elif isinstance(step, Export) and step.precision == "Float16":
             found = "found Float16 with ONNX: not supported yet"

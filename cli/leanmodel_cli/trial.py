@@ -16,12 +16,12 @@ _LONG = 200
 
 
 def trial(model: LeanModel, base_dir: str) -> str:
-    """Return the messages (a classifier: the text) of a request to try, as JSON.
+    """Return a request's body to try, without the model's name, as JSON that may stand between single quotes.
 
-    A file that cannot be read makes it a general one.
+    A chat has ``messages``, a raw prompt ``prompt``, an encoder's text ``input``. A prompt's own words stay as they
+    are: a certificate speaks of no other. A file that cannot be read makes a general request.
     """
     data = evaluation_data(model.spec)
-    messages: list[dict[str, str]] = []
     values: dict[str, str] = {}
     if data is not None and data.source.scheme == "file":
         path = Path(base_dir, file_path(data.source.uri))
@@ -30,15 +30,25 @@ def trial(model: LeanModel, base_dir: str) -> str:
                 values = _first_row(data.format, list(itertools.islice(file, 3)))
         except OSError:
             values = {}  # the Job that reads it says what is wrong
-    if data is not None and data.prompt.system:
-        messages.append({"role": "system", "content": data.prompt.system})
     template = (data.prompt.user or data.prompt.text or "Hello") if data is not None else "Hello"
-    text = re.sub(r"{([A-Za-z_][A-Za-z0-9_]*)}", lambda match: values.get(match[1], "Hello"), template)
-    asked = re.sub(r"['\"\\\n]", " ", text)[:_LONG].strip()
+    text = re.sub(
+        r"{([A-Za-z_][A-Za-z0-9_]*)}", lambda match: _short(values.get(match[1], "Hello")), template
+    )
+    body: dict[str, object]
     if task_of(model.spec) is not None:
-        return json.dumps(asked)
-    messages.append({"role": "user", "content": asked})
-    return json.dumps(messages)
+        body = {"input": text}
+    elif data is not None and data.prompt.text is not None:
+        body = {"prompt": text}
+    else:
+        system = data.prompt.system if data is not None else None
+        first = [{"role": "system", "content": system}] if system else []
+        body = {"messages": [*first, {"role": "user", "content": text}]}
+    return json.dumps(body).replace("'", "\\u0027")
+
+
+def _short(value: str) -> str:
+    """Return a value of a row as it can be read in a command."""
+    return re.sub(r"['\"\\\n]", " ", value)[:_LONG].strip()
 
 
 def _first_row(form: str, head: list[str]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from .classifiers import pooling
 from .classifiers.shapes import EncoderShape
 from .external.forecast import forecast
 from .external.lessons import School, lesson
+from .held_back import held_back
 from .kinds import KINDS
 from .shapes import ModelShape
 from .steps.fetch import read_shape
@@ -74,9 +75,7 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
     teacher: list[TeacherEstimate] = []
     refusals: list[Issue] = []
     free = machine.look(store.root)
-    large: ModelShape | None = None
-    for plan in plans:
-        tasks = plan_tasks(plan, large, store)
+    for plan, tasks in zip(plans, all_tasks(plans, store), strict=True):
         shape = tasks[0][1].shape
         gflops = machine.probe_gflops(shape.hidden, shape.intermediate)
         steps += [told(plan, item, task, gflops) for item, task in tasks]
@@ -84,8 +83,6 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
         asked, refused = teaching(plan, store)
         teacher += asked
         refusals += refused
-        item, task = tasks[-1]
-        large = large or item.step.after(task)
     return RunEstimate(
         steps=steps,
         teacher=teacher,
@@ -94,6 +91,30 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
         disk_free=free.disk_bytes,
         refusals=[str(issue) for issue in refusals],
     )
+
+
+def all_tasks(plans: Sequence[CompressPlan], store: Store) -> list[Tasks]:
+    """Return each plan's steps with what they would see, the first plan's before those that start from its model.
+
+    Raises:
+        ManifestError: a plan, its data or its model does not fit, or steps would learn what the proof holds back.
+        InputError: a configuration or a data set is not here.
+    """
+    found: list[Tasks] = []
+    large: ModelShape | None = None
+    for plan in plans:
+        found.append(plan_tasks(plan, large, store))
+        item, task = found[-1][-1]
+        large = large or item.step.after(task)
+    first, base = plans[0], Path(plans[0].base_dir)
+    told = (item.step.data_set(item.spec) for tasks in found for item, _ in tasks)
+    taught = {name for wants, name in told if wants}
+    sources = enumerate(data.source for data in first.data_sets)
+    if all(peek.here(one, base, store, "data", f"spec.dataSets[{at}].source") for at, one in sources) and (
+        issues := held_back(first, taught, base, store)
+    ):
+        raise ManifestError(issues)
+    return found
 
 
 def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store) -> Tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def make_encoder(
     torch.manual_seed(1)
     kind = "ForSequenceClassification" if labels else "Model"
     getattr(transformers, f"{family}{kind}")(config).save_pretrained(str(folder))
+    return folder
+
+
+def sentence_encoder(folder: Path, texts: list[tuple[str, str]], mode: str = "mean", normalize: bool = True, **more: Any) -> Path:  # fmt: skip
+    """Write a random encoder as sentence-transformers stores one."""
+    make_encoder(folder, texts, layers=4, **more)
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]  # fmt: skip
+    modules = [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"} for at, (path, kind) in enumerate(kinds)]  # fmt: skip
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    settings = {"word_embedding_dimension": 32, "pooling_mode_cls_token": mode == "cls", "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_max_tokens": mode == "max"}  # fmt: skip
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
     return folder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import plan_of, run_plan
-from encoder_making import make_encoder, texts_set
+from encoder_making import FAMILIES, make_encoder, sentence_encoder, texts_set
 
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressPlan, CompressResult
@@ -27,18 +27,6 @@ STEPS = [
      "epochs": "3", "maxLength": 32, "earlyStopping": {"patience": 3}},
     {"type": "Export", "precision": "Int8"},
 ]  # fmt: skip
-
-
-def sentence_encoder(folder: Path, texts: list[tuple[str, str]], mode: str = "mean", normalize: bool = True, **more: Any) -> Path:  # fmt: skip
-    """Write a random encoder as sentence-transformers stores one."""
-    make_encoder(folder, texts, layers=4, **more)
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]  # fmt: skip
-    modules = [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"} for at, (path, kind) in enumerate(kinds)]  # fmt: skip
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    settings = {"word_embedding_dimension": 32, "pooling_mode_cls_token": mode == "cls", "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_max_tokens": mode == "max"}  # fmt: skip
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
-    return folder
 
 
 def large_plan(folder: Path, data_file: Path, **more: Any) -> CompressPlan:
@@ -100,6 +88,25 @@ def test_a_student_gives_the_teachers_vectors_and_8_bits_keep_them(
     # Cut and not taught, the same layers point elsewhere.
     cut = store.open(prune.artifact).path
     assert np.mean([by_hand(cut, text, "mean", True) @ row for text, row in zip(some, wanted, strict=True)]) < cosine.mean()  # fmt: skip
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"Bert", "DistilBert"}))
+def test_every_family_gives_its_vectors_to_a_student(
+    family: str, store: Store, texts: list[tuple[str, str]], data_file: Path, tmp_path: Path
+) -> None:
+    plan = large_plan(sentence_encoder(tmp_path / family, texts, family=family), data_file)
+    large = run_plan(plan, store)
+    folder, some = store.open(large.artifact).path, [text for _, text in texts[:6]]
+    wanted = np.stack([by_hand(folder, text, "mean", True) for text in some])
+    assert np.abs(served(folder, some) - wanted).max() < 1e-3
+    made = run_plan(student_plan(large, plan, STEPS), store)
+    prune, distill, export = made.steps
+    lean = served(store.open(made.artifact).path, some)
+    assert np.linalg.norm(lean, axis=1) == pytest.approx(np.ones(len(some)), abs=1e-4)
+    # Taught, and in 8 bits, it is nearer to the teacher than the same layers that were only cut.
+    cut = np.stack([by_hand(store.open(prune.artifact).path, text, "mean", True) for text in some])
+    assert (lean * wanted).sum(axis=1).mean() > (cut * wanted).sum(axis=1).mean()
+    assert distill.figures["validationCosine"] > 0.8 and export.figures["meanCosineDistance"] < 0.1
 
 
 def test_first_tokens_that_are_not_scaled_are_a_pooling_too(

@@ -121,9 +121,9 @@ def _follow(run: Run, supervisor: subprocess.Popen[bytes], detach: bool) -> int:
                     if detach:
                         pipe.write(b"detach\n")
                         pipe.close()
-                        _next_commands(run, resource)
+                        print(next_commands(resource), flush=True)
                         return code
-                    _next_commands(run, resource)
+                    print(next_commands(resource), flush=True)
                     print("serving; Ctrl-C ends it", flush=True)
             time.sleep(0.2)
         return _died(run, supervisor.returncode)
@@ -182,21 +182,21 @@ def _outcome(run: Run, display: Display) -> int:
     return code
 
 
-def _next_commands(run: Run, resource: dict[str, Any]) -> None:
+def next_commands(resource: dict[str, Any]) -> str:
+    """Return what to do with a LeanModel that is up: a request of its own data first."""
     url, name = resource["status"].get("url", ""), resource["metadata"]["name"]
     command = os.environ.get("LEANMODEL_COMMAND", "leanmodel")
-    task = resource["spec"].get("task")
+    asked = str(resource.get("trial", '{"messages": []}'))
     # vLLM's classification endpoint stands beside /v1, not below it.
     own = {TASK: f"{url.removesuffix('/v1')}/classify", EMBEDDING: f"{url}/embeddings"}
-    path = own.get(task, f"{url}/chat/completions")
-    field = "input" if task in own else "messages"
+    generated = f"{url}/completions" if "prompt" in json.loads(asked) else f"{url}/chat/completions"
+    path = own.get(resource["spec"].get("task"), generated)
     keyed = resource["spec"].get("serving", {}).get("router", {}).get("access") == "Keys"
     key = " -H 'authorization: Bearer KEY'" if keyed else ""
     make = f"  {command} keys create TENANT {name}\n" if keyed else ""
-    body = f'{{"model": "{name}", "{field}": {resource.get("trial", "[]")}}}'
-    print(
+    body = f'{{"model": "{name}", {asked.removeprefix("{")}'
+    return (
         f"\nthe endpoint is up: {url}\n\nnext:\n{make}"
         f"  curl -si {path}{key} -H 'content-type: application/json' -d '{body}'\n"
-        f"  {command} status {name}\n  {command} report {name}\n  {command} down {name}\n",
-        flush=True,
+        f"  {command} status {name}\n  {command} report {name}\n  {command} down {name}\n"
     )

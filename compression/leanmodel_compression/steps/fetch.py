@@ -89,7 +89,7 @@ def read_shape(folder: Path, field: str) -> ModelShape:
     """Return the shape of a fetched source from its configuration or its GGUF header; no weights are read.
 
     Raises:
-        StepError: the configuration lacks what a decoder has.
+        StepError: the configuration lacks what a model has, or a GGUF file holds an encoder.
     """
     gguf = find_gguf(folder)
     try:
@@ -97,7 +97,7 @@ def read_shape(folder: Path, field: str) -> ModelShape:
             config = hf.read_json(folder / hf.CONFIG)
             refuse_code(config, field)
             return any_shape(with_pooling(config, folder))
-        return _gguf_shape(gguf)
+        return _gguf_shape(gguf, field)
     except (KeyError, ValueError, OSError) as error:
         raise StepError(
             Issue(
@@ -120,10 +120,14 @@ def refuse_code(config: Mapping[str, Any], field: str) -> None:
         raise StepError(Issue(field, found, "name a model that transformers builds by itself"))
 
 
-def _gguf_shape(path: Path) -> ModelShape:
+def _gguf_shape(path: Path, field: str) -> ModelShape:
     from gguf import GGUFReader
 
     reader = GGUFReader(str(path))
+    family = str(reader.fields["general.architecture"].contents())
+    if "bert" in family:
+        found = f"{path.name} is an encoder as GGUF ({family}), and encoders are read from safetensors alone"
+        raise StepError(Issue(field, found, "name the safetensors that it was made of"))
     fields: dict[str, Any] = {}
     for key, entry in reader.fields.items():
         # Arrays of tokens and merges are long; only their lengths matter here.

@@ -172,7 +172,7 @@ def test_the_estimate_falls_as_stages_end_and_learns() -> None:
 
 
 def test_a_request_to_try_comes_from_the_data() -> None:
-    system, user = json.loads(trial(MODEL, str(QUICKSTART)))
+    system, user = json.loads(trial(MODEL, str(QUICKSTART)))["messages"]
     assert system == {"role": "system", "content": "Spam or ham?"}
     assert user["content"].startswith("Go until jurong point")
 

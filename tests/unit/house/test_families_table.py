@@ -18,14 +18,22 @@ def test_the_page_is_what_make_docs_writes():
 @pytest.mark.parametrize("family", families(), ids=lambda family: f"{family[0]}-{family[1]}")
 def test_a_family_is_tested_where_the_page_says(family):
     name, task, tests, decoder = family
-    if tests:
-        text = (TESTS / f"{tests}.py").read_text()
-        if tests == "test_compress_families":
-            assert f'"{decoder}"' in text
-            return
-        assert "FAMILIES" in text or f'"{name}"' in text or name in ("Llama", "Bert")
-        making = "conftest" if task is None else "encoder_making"
-        assert name in (TESTS / f"{making}.py").read_text() + text
+    text = (TESTS / f"{tests}.py").read_text()
+    if tests == "test_compress_families":
+        assert f'"{decoder}"' in text
+        return
+    assert "FAMILIES" in text or f'"{name}"' in text or name in ("Llama", "Bert")
+    making = "decoder_making" if task is None else "encoder_making"
+    assert name in (TESTS / f"{making}.py").read_text() + text
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: f"{family[0]}-{family[1]}")
+def test_a_family_has_small_weights_to_go_through_up_with(family):
+    """tests/e2e/test_up_families.py takes its cases from the table itself; the weights are made by name."""
+    name, _, _, decoder = family
+    making = ROOT / "tests" / ("e2e/make_small_models.py" if decoder else "compression/encoder_making.py")
+    begins = decoder.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    assert f'"{begins or name}"' in making.read_text()
 
 
 def test_what_a_family_refuses_is_no_yes_and_stands_below():
