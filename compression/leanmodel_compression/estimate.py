@@ -26,8 +26,10 @@ from . import checks, hf, machine, schedule
 from .batches import Rows
 from .checks import Planned
 from .classifiers import pooling
-from .classifiers.shapes import EncoderShape
 from .kinds import KINDS
+from .search import planning
+from .search.candidates import served_bytes, stored
+from .search.halving import REDUCTION, RUNGS, SHARES
 from .shapes import ModelShape
 from .steps.fetch import read_shape
 from .steps.protocol import Task
@@ -72,6 +74,9 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
     free = machine.look(store.root)
     large: ModelShape | None = None
     for plan in plans:
+        if plan.search is not None:
+            steps += search_steps(plan, large, store)
+            continue
         tasks = plan_tasks(plan, large, store)
         shape = tasks[0][1].shape
         gflops = machine.probe_gflops(shape.hidden, shape.intermediate)
@@ -122,6 +127,58 @@ def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store) -> Ta
     return tasks
 
 
+def search_steps(plan: CompressPlan, large: ModelShape | None, store: Store) -> list[StepEstimate]:
+    """Return a search's candidates with what their first rung takes, and the rungs above it as one row.
+
+    Steps that several candidates share count for each of them, so the sum errs upwards.
+
+    Raises:
+        ManifestError: nothing fits the budget.
+        InputError: there is no large model's plan, or a data set is not here.
+    """
+    if large is None:
+        raise InputError(Issue(planning.FIELD, "there is no large model", "give its plan first"))
+    if issues := [*checks.model_issues(large, plan), *checks.search_issues(plan)]:
+        raise ManifestError(issues)
+    rows = {name: seen(plan, name, store) for name in planning.data_sets(plan)}
+    labels = next((tuple(data.choices) for data in plan.data_sets if data.choices), ())
+    chain = planning.chain_of(plan, large, rows.__getitem__, "", labels)
+    budget = planning.budget_of(planning.search_of(plan), planning.large_bytes(large))
+    found = planning.proposal(plan, large, budget, chain)
+    if issues := planning.issues(found, budget):
+        raise ManifestError(issues)
+    gflops = machine.probe_gflops(large.hidden, large.intermediate)
+    told_of = []
+    for one in found.candidates:
+        tasks = chain(one.at(SHARES[0]))
+        told_of.append(
+            StepEstimate(
+                role=plan.role, type=f"Search {one.name}", field=planning.FIELD,
+                parameters=tasks[-1][0].step.after(tasks[-1][1]).parameters, bytes=served_bytes(tasks),
+                memory_bytes=max(item.step.memory(task) for item, task in tasks),
+                disk_bytes=sum(item.step.disk(task) for item, task in tasks),
+                seconds=round(planning.seconds(one, SHARES[0], chain, gflops), 1),
+            )
+        )  # fmt: skip
+    dearest = sorted(found.candidates, key=lambda one: -planning.seconds(one, 1.0, chain, gflops))
+    more = 0.0
+    count = len(dearest)
+    for rung in range(1, RUNGS):
+        count = -(-count // REDUCTION)
+        more += sum(planning.seconds(one, SHARES[rung], chain, gflops) for one in dearest[:count])
+    last = told_of[-1]
+    told_of.append(
+        last.model_copy(
+            update={
+                "type": "Search, upper rungs",
+                "seconds": round(more, 1),
+                "disk_bytes": 2 * last.disk_bytes,
+            }
+        )
+    )
+    return told_of
+
+
 def seen(plan: CompressPlan, name: str | None, store: Store) -> Rows:
     """Return a data set's rows at about their length in tokens.
 
@@ -139,13 +196,6 @@ def seen(plan: CompressPlan, name: str | None, store: Store) -> Rows:
         )
     parts = datasets.load(data, base, store, field=field)
     return KINDS[plan.task].rough(parts, tuple(data.choices or ()))
-
-
-def stored(item: Planned, after: ModelShape) -> int:
-    """Return the bytes of what a step makes, as it is served: an encoder's float32 or 8 bits, a decoder's bf16."""
-    if not isinstance(after, EncoderShape):
-        return 2 * after.parameters
-    return (1 if getattr(item.spec, "precision", "") == "Int8" else 4) * after.parameters
 
 
 def told(plan: CompressPlan, item: Planned, task: Task, gflops: float) -> StepEstimate:
