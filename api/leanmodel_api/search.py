@@ -49,7 +49,7 @@ class Search(Part):
         description="How a candidate is distilled or healed when it is trained to the end. Default: as in a Distill step.",
     )
     max_candidates: Annotated[int, Field(ge=1, le=100)] = Field(
-        16, description="Candidates at most, evenly spread over the bytes that fit the budget. Default 16."
+        16, description="Candidates at most, spread over the bytes that fit the budget. Default 16."
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from leanmodel_api.base import fmt, number
@@ -29,6 +30,8 @@ NARROWED = ("0.25", "0.5")
 """Of the neurons: what goes."""
 THINNED = "0.3"
 """Of each layer's parameters: what low rank takes."""
+FEW_BITS = 0.8
+"""What a parameter of 4 bits counts, where recipes are chosen among: rounding to so few costs about as much quality."""
 CALIBRATED = 64
 """Rows that GPTQ sees; it costs time and is no part of the halving."""
 
@@ -45,12 +48,14 @@ class Candidate:
         steps: trained to the end.
         bytes: as estimated, stored for serving.
         trains: whether a rung changes it; a recipe without training is whole from the first rung on.
+        body: parameters outside of the token table, those of 4 bits at a discount: what it keeps of the model, about.
     """
 
     name: str
     steps: tuple[Step, ...]
     bytes: int
     trains: bool
+    body: float = 0.0
 
     def at(self, share: float) -> list[Step]:
         """Return the steps with a share of the training."""
@@ -77,7 +82,7 @@ class Proposal:
 def propose(
     shape: ModelShape, search: Search, budget: int, limit: int, chain: Chain, classifier: bool
 ) -> Proposal:
-    """Return the recipes within the budget, at most ``maxCandidates``, evenly spread over their bytes.
+    """Return the recipes within the budget, at most ``maxCandidates``, spread over their bytes.
 
     Args:
         shape: of the large model.
@@ -93,7 +98,7 @@ def propose(
         if checks.task_issues(tasks) or any(item.step.memory(task) > limit for item, task in tasks):
             continue
         trains = any(isinstance(step, Distill | Heal) for step in steps)
-        found.append(Candidate(name, tuple(steps), served_bytes(tasks), trains))
+        found.append(Candidate(name, tuple(steps), served_bytes(tasks), trains, body_of(tasks)))
     found.sort(key=lambda one: (one.bytes, one.name))
     inside = [one for one in found if one.bytes <= budget]
     return Proposal(
@@ -105,12 +110,28 @@ def propose(
 
 
 def spread(found: Sequence[Candidate], most: int) -> list[Candidate]:
-    """Return at most so many, evenly over the order; the largest is always among them: it is the likeliest to pass."""
+    """Return at most so many: the smallest, and of as many stretches of the order the one that keeps most of the model.
+
+    Of two recipes with about the same bytes the one with fewer bits and more layers is the likelier to pass.
+
+    Args:
+        found: from the fewest bytes to the most.
+        most: how many may stay.
+    """
     if len(found) <= most:
         return list(found)
-    if most == 1:
-        return [found[-1]]
-    return [found[round(at * (len(found) - 1) / (most - 1))] for at in range(most)]
+    first, rest = (list(found[:1]), found[1:]) if most > 1 else ([], found)
+    ends = [round(at * len(rest) / (most - len(first))) for at in range(most - len(first) + 1)]
+    stretches = [rest[begin:end] for begin, end in pairwise(ends)]
+    return first + [max(stretch, key=lambda one: (one.body, -one.bytes)) for stretch in stretches]
+
+
+def body_of(tasks: Sequence[tuple[Planned, Task]]) -> float:
+    """Return a candidate's body, from its last step."""
+    item, task = tasks[-1]
+    after = item.step.after(task)
+    kept = after.parameters - after.embedding_parameters
+    return FEW_BITS * kept if getattr(item.spec, "scheme", "") == "W4A16" else float(kept)
 
 
 def generators(shape: ModelShape, search: Search) -> Iterator[tuple[str, list[Step]]]:

@@ -127,11 +127,22 @@ def test_nothing_fits_is_said_with_what_would() -> None:
     assert str(issue).startswith("spec.lean.search.budget: 1.0 MB, and the smallest of ")
 
 
-@pytest.mark.parametrize("most", [1, 2, 7])
-def test_few_are_spread_and_the_largest_stays(most: int) -> None:
+@pytest.mark.parametrize("most", [1, 2, 7, 16])
+def test_few_are_spread_and_keep_the_smallest_and_the_most_of_the_model(most: int) -> None:
     every = proposed(SMOL, plan(maxCandidates=100)).candidates
     some = spread(every, most)
-    assert len(some) == most and some[-1] == every[-1] and (most == 1 or some[0] == every[0])
+    assert len(some) == most and all(one in every for one in some)
+    assert [one.bytes for one in some] == sorted(one.bytes for one in some)
+    assert most == 1 or some[0] == every[0]
+    assert max(one.body for one in some) == max(one.body for one in every)
+    assert spread(every, len(every)) == list(every)
+
+
+def test_of_like_bytes_the_one_with_fewer_bits_and_more_layers_is_tried() -> None:
+    few = {one.name for one in proposed(SMOL, plan(maxCandidates=16)).candidates}
+    # Ten layers in 8 bits and five in 16 take the same 92 MB.
+    assert "depth-10-w8a8" in {one.name for one in proposed(SMOL, plan(maxCandidates=100)).candidates}
+    assert "depth-5" not in few and any(name.endswith("w8a8") for name in few)
 
 
 def test_kept_layers_are_fewer_than_all_and_at_least_one() -> None:
