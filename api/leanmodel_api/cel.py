@@ -101,6 +101,13 @@ RULES: dict[str, list[Rule]] = {
             "(has(self.dataSets) && self.dataSets.exists(d, d.name == s.dataSet)))",
             "lean.steps[].dataSet: write one of the names in spec.dataSets",
         ),
+        *(
+            (
+                f"!has(self.lean) || !has(self.lean.search) || {_known(f'has(self.lean.search.{part}) && has(self.lean.search.{part}.dataSet)', f'self.lean.search.{part}.dataSet')}",
+                f"lean.search.{part}.dataSet: write one of the names in spec.dataSets (optional where there is one)",
+            )
+            for part in ("promise", "training")
+        ),
         (
             "!has(self.evaluation) || !has(self.evaluation.gates) || self.evaluation.gates.size() == 0 || "
             "has(self.lean)",
@@ -210,6 +217,16 @@ RULES: dict[str, list[Rule]] = {
         (
             "[has(self.source), has(self.steps), has(self.search)].filter(x, x).size() == 1",
             "write exactly one of source, steps and search",
+        ),
+    ],
+    "spec.lean.search": [
+        (
+            "has(self.budget.bytes) || has(self.budget.sizeRatio)",
+            'budget: write bytes, such as 90Mi, or sizeRatio, such as "0.6"',
+        ),
+        (
+            "!has(self.budget.sizeRatio) || (double(self.budget.sizeRatio) > 0.0 && double(self.budget.sizeRatio) < 1.0)",
+            "budget.sizeRatio: write a share between 0 and 1",
         ),
     ],
     "spec.lean.steps": [

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import DecimalString, Part, Quantity
+from .base import Part
 from .external import External
+from .search import Search
 from .sources import Source
 from .steps import Finetune, Step
 
@@ -26,22 +27,6 @@ class Large(Part):
     )
 
 
-class SearchBudget(Part):
-    """What the lean model may cost at most. Reserved: not supported yet."""
-
-    bytes: Quantity | None = Field(None, description="Weights as stored, such as 90Mi.")
-    usd_per_thousand_requests: DecimalString | None = Field(
-        None, description="US dollars per 1,000 requests."
-    )
-
-
-class Search(Part):
-    """Let the lean model be found: candidates are tried, the cheapest that passes is kept. Reserved."""
-
-    budget: SearchBudget = Field(default_factory=SearchBudget, description="Upper bounds.")
-    max_candidates: int = Field(8, ge=1, le=1000, description="Candidates at most. Default 8.")
-
-
 class Lean(Part):
     """The cheap model: brought along (source), made from the large one (steps), or found (search)."""
 
@@ -52,4 +37,7 @@ class Lean(Part):
         None,
         description="Steps that make it from the large model, in this order. One of source, steps, search.",
     )
-    search: Search | None = Field(None, description="Let it be found. One of source, steps, search.")
+    search: Search | None = Field(
+        None,
+        description="Let it be found: the cheapest model within a budget that keeps a promise. One of source, steps, search.",
+    )

@@ -11,6 +11,7 @@ from .base import Digest, Part
 from .classification import Task
 from .datasets import DataSet
 from .evaluation import Evaluation, Routing
+from .search import Search, SearchFound
 from .serving import Price
 from .sources import Source
 from .steps import Finetune, Step
@@ -40,6 +41,7 @@ class CompressPlan(Part):
     )
     finetune: Finetune | None = Field(None, description="Adaptation of the large model.")
     steps: list[Step] = Field(default_factory=list, description="Steps in order.")
+    search: Search | None = Field(None, description="What to look for where the steps are not given.")
     data_sets: list[DataSet] = Field(default_factory=list, description="Data sets that the steps name.")
     proof_data_set: str | None = Field(
         None,
@@ -82,12 +84,13 @@ class ProvePlan(Part):
     steps: list[StepFigure] = Field(
         default_factory=list, description="What each compression step made, for the report."
     )
+    search: SearchFound | None = Field(None, description="How the lean model was found, for the report.")
     seed: int = Field(0, description="Seed of calibration and bootstrap.")
     base_dir: str = Field(".", description="Folder that file: sources are relative to.")
 
     def key(self) -> str:
         """Return the plan's hash (16 hex digits); the folder does not count."""
-        return plan_key(self, exclude={"base_dir", "steps"})
+        return plan_key(self, exclude={"base_dir", "steps", "search"})
 
 
 class StepFigure(Part):
@@ -122,6 +125,7 @@ class CompressResult(Part):
     bytes: int = Field(description="Weights as stored for serving.")
     parameters: int = 0
     steps: list[StepFigure] = Field(default_factory=list)
+    search: SearchFound | None = Field(None, description="How it was found, where it was searched for.")
     seconds: float = 0
 
 

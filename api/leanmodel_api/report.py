@@ -7,19 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .base import Part
+from .figure import Estimate as Estimate
 from .plan import RevisionRef, StepFigure
 from .routing_policy import AnyEvaluation, AnyPolicy
+from .search import SearchFound
 
 Verdict = Literal["Routed", "LeanTakesAll", "LargeOnly", "GateFailed"]
-
-
-class Estimate(Part):
-    """A figure with its 95% interval; floats, for machines (the status has them as strings)."""
-
-    value: float
-    low: float
-    high: float
-    n: int = Field(0, description="Records (or runs) behind it.")
 
 
 class GateResult(Part):
@@ -91,5 +84,8 @@ class ProveReport(Part):
         default_factory=list, description="Quality-cost points by threshold."
     )
     steps: list[StepFigure] = Field(default_factory=list)
+    search: SearchFound | None = Field(
+        None, description="How the lean model was found, where it was searched for."
+    )
     examples: list[DifferentAnswer] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict, description="Engine, precision, machine.")

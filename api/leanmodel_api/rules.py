@@ -14,6 +14,8 @@ from .errors import Issue
 from .external_rules import external_issues, waiting_issues
 from .pressure import pressure_issues
 from .resource import LeanModel, Spec
+from .search_rules import FIELD as SEARCH
+from .search_rules import search_issues
 from .step_rules import factorize_issues, heal_issues, order_issues, prune_issues, quantize_issues
 from .steps import STRUCTURE_METHODS, Distill, Factorize, Heal, Linear, Prune, Quantize, Trim
 from .teacher_rules import teacher_issues
@@ -101,6 +103,10 @@ def _references(spec: Spec) -> Iterable[tuple[str, str | None, str]]:
             yield field, step.data_set, "trimming needs the domain's texts"
         elif isinstance(step, Quantize) and step.algorithm != "RTN":
             yield field, step.data_set, f"{step.algorithm} needs calibration data (or write algorithm: RTN)"
+    if spec.lean is not None and spec.lean.search is not None:
+        search = spec.lean.search
+        yield f"{SEARCH}.promise.dataSet", search.promise.data_set, "a search measures on a data set"
+        yield f"{SEARCH}.training.dataSet", search.training.data_set, "a search trains its candidates"
     if spec.lean is not None:
         yield "spec.evaluation.dataSet", spec.evaluation.data_set, "proving the lean model needs a data set"
 
@@ -298,5 +304,5 @@ def greedy(spec: Spec) -> Iterable[Issue]:
 RULES: tuple[Rule, ...] = (
     one_of_large, one_of_lean, data_set_names, data_set_shape, amounts, step_order, gate_bounds,
     metric_fits, price_basis, replicas, monitoring_level, greedy, budget_issues, classification_issues, embedding_issues,
-    external_issues, waiting_issues, pressure_issues, teacher_issues,
+    external_issues, waiting_issues, pressure_issues, teacher_issues, search_issues,
 )  # fmt: skip

@@ -31,7 +31,6 @@ def _plain(spec: Spec) -> Iterable[Issue]:
     serving = spec.serving
     reserved: list[tuple[bool, str, object, str]] = [
         (spec.large.external is not None, "spec.large.external", "an external provider", "give large.source"),
-        (spec.lean is not None and spec.lean.search is not None, "spec.lean.search", "a search", "give lean.steps or lean.source"),
         (spec.evaluation.metric == "Perplexity", "spec.evaluation.metric", "Perplexity", "use Perplexity as a gate; the promise needs a quality per answer"),
         (serving.pool is not None, "spec.serving.pool", serving.pool, "remove it"),
         (bool(spec.rollout.steps), "spec.rollout.steps", f"{len(spec.rollout.steps)} steps", "remove them: a proven revision takes all traffic at once"),

@@ -28,6 +28,10 @@ ASK = 0.95
 """A request to the engine against a forward pass of a training row: decoding and HTTP, but in bf16 and batched."""
 UNIT_WORK = {"Neurons": 0.7, "Heads": 0.3}
 """What all of a layer's neurons, or heads, are of its computation, about; only first guesses rest on it."""
+SEARCHED = 0.5
+"""A search's candidate against the large model, about: they are spread over the budget."""
+SEARCH_SHARE = 0.25
+"""What a search trains of all that its candidates could be trained; halving with rungs of a quarter takes about that."""
 LAYERS = 30
 """Layers that the large model is taken to have before anything has read it; only first guesses rest on it."""
 
@@ -78,7 +82,7 @@ class Timeline:
             return JOB_SECONDS + self._tuning_passes() * self.pass_seconds
         small = lean_share(self.model)
         if stage == "compress-lean":
-            passes = 0.0
+            passes = self._search_passes(data)
             for step in (spec.lean and spec.lean.steps) or []:
                 if isinstance(step, Distill | Heal) and data is not None:
                     count = _examples(data, self.size, step)
@@ -116,6 +120,15 @@ class Timeline:
         if stage == "compress-large" and seconds > 2 * JOB_SECONDS and (passes := self._tuning_passes()):
             self.pass_seconds = (seconds - JOB_SECONDS) / passes
 
+    def _search_passes(self, data: DataSet | None) -> float:
+        """Return the work of a search's trainings in forward passes of the large model; 0 without a search."""
+        search = self.model.spec.lean.search if self.model.spec.lean is not None else None
+        if search is None or data is None:
+            return 0.0
+        epochs = number(search.training.epochs)
+        one = _examples(data, self.size, search.training) * epochs * (1 + SEARCHED * (1 + BACKWARD))
+        return one * search.max_candidates * SEARCH_SHARE
+
     def _tuning_passes(self) -> float:
         """Return the fine-tuning's work in forward passes of the large model; frozen layers go one way only."""
         tuned, data = self.model.spec.large.finetune, evaluation_data(self.model.spec)
@@ -136,7 +149,7 @@ def _examples(data: DataSet, size: Size, training: TrainingFields) -> float:
 
 def lean_share(model: LeanModel) -> float:
     """Return the lean model's compute as a share of the large one's, as far as the manifest tells."""
-    share = 1.0
+    share = SEARCHED if model.spec.lean is not None and model.spec.lean.search is not None else 1.0
     for step in (model.spec.lean and model.spec.lean.steps) or []:
         # Zeros are computed like any other weight.
         if isinstance(step, Prune) and step.method == "Depth":

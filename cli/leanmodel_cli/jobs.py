@@ -47,11 +47,11 @@ def inputs_key(plan: CompressPlan | ProvePlan, data_sets: Sequence[DataSet], bas
 
 
 def early_check(run: Run, model: LeanModel, plan: CompressPlan, cores: int) -> Path | None:
-    """Write the lean steps' plan for the large model's Job to check before its work, and return where it is.
+    """Write the plan of the lean steps (or of their search) for the large model's Job to check before its work, and return where it is.
 
     A group size that does not divide is then said at once, not after the fine-tuning.
     """
-    if plan.role != "Large" or model.spec.lean is None or not model.spec.lean.steps:
+    if plan.role != "Large" or model.spec.lean is None or model.spec.lean.source is not None:
         return None
     later = lean_plan(model, None, cores, plan.base_dir)
     if later is None:

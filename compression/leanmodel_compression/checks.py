@@ -81,6 +81,8 @@ def plan_issues(plan: CompressPlan) -> list[Issue]:
         found.append(
             Issue(field, "source and base must not both be set or missing", "give exactly one of them")
         )
+    if plan.search is not None:
+        return found + search_issues(plan)
     if plan.base is not None and not plan.steps and plan.finetune is None:
         found.append(Issue(f"{field}.steps", "no step to do", "write at least one step, or a source"))
     found += order_issues(plan.steps, f"{field}.steps") + teacher_issues(plan)
@@ -119,18 +121,28 @@ def data_set_issues(plan: CompressPlan, name: str | None, field: str) -> list[Is
     return []
 
 
+def search_issues(plan: CompressPlan) -> list[Issue]:
+    """Return what is wrong with a search's choice of data sets; nothing where there is no search."""
+    if plan.search is None:
+        return []
+    field = f"{role_field(plan)}.search"
+    found = data_set_issues(plan, plan.search.promise.data_set, f"{field}.promise")
+    return found + data_set_issues(plan, plan.search.training.data_set, f"{field}.training")
+
+
 def model_issues(shape: ModelShape, plan: CompressPlan) -> list[Issue]:
     """Return why the model that comes in cannot be worked on."""
     field = f"{role_field(plan)}.source" if plan.source is not None else "spec.large.source"
     if plan.task is not None:
         return classifiers.model_issues(shape, plan, field)
-    works = [item for item in planned(plan) if item.spec is not None]
+    works = [item.step.name for item in planned(plan) if item.spec is not None]
+    works += ["a search"] if plan.search is not None else []
     found = []
     if shape.quantised and works:
         found.append(
             Issue(
                 field,
-                f"the model is already quantised ({shape.quantised}), and {works[0].step.name} needs float weights",
+                f"the model is already quantised ({shape.quantised}), and {works[0]} needs float weights",
                 "name the float model; quantised ones can only be brought along as lean.source",
             )
         )
@@ -138,7 +150,7 @@ def model_issues(shape: ModelShape, plan: CompressPlan) -> list[Issue]:
         found.append(
             Issue(
                 field,
-                f"{shape.architecture} is not supported yet by {works[0].step.name}",
+                f"{shape.architecture} is not supported yet by {works[0]}",
                 f"name a model of {', '.join(FAMILIES)}",
             )
         )

@@ -27,11 +27,13 @@ from . import checks, hf, machine, schedule
 from .batches import Rows
 from .checks import Planned
 from .classifiers import pooling
-from .classifiers.shapes import EncoderShape
 from .external.forecast import forecast
 from .external.lessons import School, lesson
 from .held_back import held_back
 from .kinds import KINDS
+from .search import forecast as search_forecast
+from .search import planning
+from .search.candidates import stored
 from .shapes import ModelShape
 from .steps.fetch import read_shape
 from .steps.protocol import Task
@@ -75,7 +77,12 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
     teacher: list[TeacherEstimate] = []
     refusals: list[Issue] = []
     free = machine.look(store.root)
-    for plan, tasks in zip(plans, all_tasks(plans, store), strict=True):
+    found = all_tasks(plans, store)
+    for plan, tasks in zip(plans, found, strict=True):
+        if plan.search is not None:
+            rows = {name: rough(plan, name, store) for name in planning.data_sets(plan)}
+            steps += search_forecast.steps(plan, end_of(found[0]), rows)
+            continue
         shape = tasks[0][1].shape
         gflops = machine.probe_gflops(shape.hidden, shape.intermediate)
         steps += [told(plan, item, task, gflops) for item, task in tasks]
@@ -96,6 +103,8 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
 def all_tasks(plans: Sequence[CompressPlan], store: Store) -> list[Tasks]:
     """Return each plan's steps with what they would see, the first plan's before those that start from its model.
 
+    A search has none yet: what its candidates are follows from the first plan's model.
+
     Raises:
         ManifestError: a plan, its data or its model does not fit, or steps would learn what the proof holds back.
         InputError: a configuration or a data set is not here.
@@ -103,18 +112,22 @@ def all_tasks(plans: Sequence[CompressPlan], store: Store) -> list[Tasks]:
     found: list[Tasks] = []
     large: ModelShape | None = None
     for plan in plans:
-        found.append(plan_tasks(plan, large, store))
-        item, task = found[-1][-1]
-        large = large or item.step.after(task)
+        found.append(plan_tasks(plan, large, store) if plan.search is None else [])
+        large = large or end_of(found[-1])
     first, base = plans[0], Path(plans[0].base_dir)
     told = (item.step.data_set(item.spec) for tasks in found for item, _ in tasks)
-    taught = {name for wants, name in told if wants}
+    taught = {name for wants, name in told if wants}.union(*map(planning.data_sets, plans))
     sources = enumerate(data.source for data in first.data_sets)
     if all(peek.here(one, base, store, "data", f"spec.dataSets[{at}].source") for at, one in sources) and (
         issues := held_back(first, taught, base, store)
     ):
         raise ManifestError(issues)
     return found
+
+
+def end_of(tasks: Tasks) -> ModelShape | None:
+    """Return what the last step would make; None where there is none."""
+    return tasks[-1][0].step.after(tasks[-1][1]) if tasks else None
 
 
 def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store) -> Tasks:
@@ -167,6 +180,16 @@ def seen(plan: CompressPlan, item: Planned, name: str | None, store: Store) -> R
     return KINDS[plan.task].rough(parts if taught is None else taught.expected(), labels)
 
 
+def rough(plan: CompressPlan, name: str | None, store: Store) -> Rows:
+    """Return a data set's rows at about their length in tokens.
+
+    Raises:
+        InputError: the data set's file is not on this machine.
+    """
+    data, parts = data_of(plan, name, store)
+    return KINDS[plan.task].rough(parts, tuple(data.choices or ()))
+
+
 def data_of(plan: CompressPlan, name: str | None, store: Store) -> tuple[DataSet, datasets.Parts]:
     """Return a data set by its name (None: the first), and its parts.
 
@@ -198,13 +221,6 @@ def teaching(plan: CompressPlan, store: Store) -> tuple[list[TeacherEstimate], l
     lessons = [one for one in found if one is not None]
     school = School(plan, store)
     return [forecast(school, one) for one in lessons], school.refusals(lessons)
-
-
-def stored(item: Planned, after: ModelShape) -> int:
-    """Return the bytes of what a step makes, as it is served: an encoder's float32 or 8 bits, a decoder's bf16."""
-    if not isinstance(after, EncoderShape):
-        return 2 * after.parameters
-    return (1 if getattr(item.spec, "precision", "") == "Int8" else 4) * after.parameters
 
 
 def told(plan: CompressPlan, item: Planned, task: Task, gflops: float) -> StepEstimate:

@@ -23,6 +23,8 @@ from .held_back import held_back
 from .keys import step_key, versions
 from .kinds import KINDS, Kind
 from .progress import Reporter
+from .search import planning
+from .search.searching import Searching
 from .shapes import ModelShape
 from .steps.fetch import find_gguf, read_shape
 from .steps.protocol import Outcome, Place, Task
@@ -62,6 +64,8 @@ class Job:
             ManifestError: the plan, the data or the model does not fit.
             RefusedError: too little memory or disk, before any work.
         """
+        if self.plan.search is not None:
+            return self._search()
         started = time.monotonic()
         start, raw = self._start()
         hf.leave_hub()
@@ -96,16 +100,42 @@ class Job:
             seconds=round(time.monotonic() - started, 3),
         )
 
+    def _search(self) -> CompressResult:
+        """Let the steps be found: each candidate is a Job of its own, on the same data and store."""
+        if issues := checks.plan_issues(self.plan):
+            raise ManifestError(issues)
+        self._load(planning.data_sets(self.plan))
+        hf.leave_hub()
+        large = self.store.open(self.plan.base or "")
+        promised = planning.data_set(self.plan, planning.search_of(self.plan).promise.data_set)
+
+        def one(plan: CompressPlan, reporter: Reporter) -> CompressResult:
+            return Job(plan, self.store, reporter, (), self.teacher_key, self._parts, self._rows).run()
+
+        return Searching(
+            self.plan,
+            self.store,
+            self.reporter,
+            one,
+            lambda name: self._seen(name, large),
+            self._parts[promised],
+        ).run()
+
+    def _load(self, names: set[str]) -> None:
+        """Read and split data sets, those that are not yet."""
+        for index, data_set in enumerate(self.plan.data_sets):
+            if data_set.name in names and data_set.name not in self._parts:
+                named, base = f"spec.dataSets[{index}]", Path(self.plan.base_dir)
+                self._parts[data_set.name] = datasets.load(data_set, base, self.store, field=named)
+
     def _start(self) -> tuple[Entry, bool]:
         """Return what the first step starts from, and whether it is a fetched source."""
         if issues := checks.plan_issues(self.plan):
             raise ManifestError(issues)
         base = Path(self.plan.base_dir)
-        for index, data_set in enumerate(self.plan.data_sets):
-            if data_set.name in self._wanted():
-                named = f"spec.dataSets[{index}]"
-                self._parts[data_set.name] = datasets.load(data_set, base, self.store, field=named)
+        self._load(self._wanted())
         taught = {self._data_set(item) for plan in (self.plan, *self.also) for item in checks.planned(plan)}
+        taught |= {name for plan in self.also for name in planning.data_sets(plan)}
         if issues := held_back(self.plan, taught, base, self.store):
             raise ManifestError(issues)
         if self.plan.base is not None:
@@ -162,6 +192,8 @@ class Job:
         """Return what is wrong with a plan that will start from the model made here."""
         if plan.task is not None and plan.source is not None:
             return []  # a classifier of its own, whose labels its own Job reads
+        if plan.search is not None:
+            return self._early_search(plan, shape, kind)
         items = [item for item in checks.planned(plan) if item.spec is not None]
         field_name = checks.role_field(plan)
         issues = order_issues(plan.steps, f"{field_name}.steps") + checks.model_issues(shape, plan)
@@ -185,6 +217,13 @@ class Job:
             if task.rows is not None or not item.step.data_set(item.spec)[0]
         ]
         return checks.task_issues(tasks)
+
+    def _early_search(self, plan: CompressPlan, shape: ModelShape, kind: str) -> list[Issue]:
+        """Return why a search would find nothing, as far as the data sets that are read by now tell."""
+        issues = [*checks.model_issues(shape, plan), *checks.search_issues(plan)]
+        if issues or not planning.data_sets(plan) <= set(self._parts):
+            return issues
+        return planning.early_issues(plan, shape, lambda name: self._seen(name, None), kind, self._labels())
 
     def _template_issues(self, name: str, start: Entry, raw: bool) -> list[Issue]:
         index = [data_set.name for data_set in self.plan.data_sets].index(name)

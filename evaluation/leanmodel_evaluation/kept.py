@@ -15,12 +15,12 @@ VERSION = 1
 
 
 def find_report(folder: Path, plan: ProvePlan, data_digest: str) -> ProveReport | None:
-    """Return the finished proof of a plan on a data set, with the plan's own steps; None without one."""
+    """Return the finished proof of a plan on a data set, with the plan's own steps and search; None without one."""
     try:
         report = ProveReport.model_validate_json(_path(folder, plan, data_digest).read_bytes())
     except (OSError, ValidationError):
         return None
-    return report.model_copy(update={"steps": list(plan.steps)})
+    return report.model_copy(update={"steps": list(plan.steps), "search": plan.search})
 
 
 def keep_report(folder: Path, plan: ProvePlan, data_digest: str, report: ProveReport) -> None:

@@ -210,6 +210,7 @@ def _report(
         evaluation=result.evaluation,
         curve=[_point(point.model_dump(exclude_none=True)) for point in result.evaluation.curve],
         steps=list(plan.steps),
+        search=plan.search,
         examples=examples,
         environment=environment(
             plan, metric, data, parts, baselines, asked, look, differing, over, result.notes

@@ -38,9 +38,10 @@ def lean_plan(
     lean = model.spec.lean
     if lean is None:
         return None
-    base = large.artifact if large is not None and lean.steps else None
+    base = large.artifact if large is not None and lean.source is None else None
     return CompressPlan(
         name=model.metadata.name, role="Lean", task=task_of(model.spec), source=lean.source, steps=lean.steps or [],
+        search=lean.search,
         base=base, teacher=base,
         data_sets=model.spec.data_sets, proof_data_set=_proof(model), max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
@@ -80,4 +81,5 @@ def prove_plan(
         evaluation=spec.evaluation, routing=spec.routing.proven(), engine=engine, seed=spec.seed, base_dir=base_dir,
         large_price=spec.pricing.large if spec.pricing else None,
         lean_price=spec.pricing.lean if spec.pricing else None, steps=[*large.steps, *lean.steps],
+        search=lean.search,
     )  # fmt: skip

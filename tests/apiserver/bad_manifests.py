@@ -94,6 +94,7 @@ class Bad:
         return made
 
 
+SEARCH = {"budget": {"sizeRatio": "0.6"}}
 BAD = (
     # What is needed and not there, or there and not known.
     Bad("spec", REMOVED, "spec: Required value"),
@@ -167,6 +168,20 @@ BAD = (
     Bad("spec.lean", REMOVED, "without spec.lean there is nothing to hold against them"),
     Bad("spec.lean", {}, "write exactly one of source, steps and search"),
     Bad("spec.lean.source", {"uri": "pypi:x==1"}, "write exactly one of source, steps and search"),
+    Bad("spec.lean.search", SEARCH, "write exactly one of source, steps and search"),
+    Bad("spec.lean", {"search": {}}, "spec.lean.search.budget: Required value"),
+    Bad("spec.lean", {"search": {"budget": {}}}, "budget: write bytes, such as 90Mi, or sizeRatio"),
+    Bad("spec.lean", {"search": {"budget": {"sizeRatio": "0"}}}, "budget.sizeRatio: write a share"),
+    Bad(
+        "spec.lean",
+        {"search": {**SEARCH, "promise": {"dataSet": "other"}}},
+        "lean.search.promise.dataSet: write one of the names",
+    ),
+    Bad(
+        "spec.lean",
+        {"search": {**SEARCH, "training": {"dataSet": "other"}}},
+        "lean.search.training.dataSet: write one of the names",
+    ),
     Bad("spec.lean.steps", [{"type": "Quantize"}, {"type": "Distill"}], "put Quantize last, and once"),
     Bad("spec.lean.steps", [{"type": "Quantize"}] * 2, "put Quantize last, and once"),
     Bad("spec.lean.steps.0.ratio", "0.5", "exactly one of keepLayers and ratio"),

@@ -22,7 +22,8 @@ def run(arguments: Namespace) -> int:
     model = read_manifest(arguments.file)
     spec = model.spec
     steps = ", ".join(step.type for step in (spec.lean.steps or [])) if spec.lean else ""
-    lean = "none" if spec.lean is None else steps or "brought along"
+    found = "to be found" if spec.lean is not None and spec.lean.search is not None else "brought along"
+    lean = "none" if spec.lean is None else steps or found
     print(
         f"{model.metadata.namespace}/{model.metadata.name} is valid: large {spec.large.source.uri if spec.large.source else '?'}, lean: {lean}"
     )

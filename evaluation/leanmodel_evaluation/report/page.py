@@ -6,6 +6,7 @@ from leanmodel_api.report import ProveReport
 
 from . import sections
 from .html import Raw, join, tag
+from .search import search
 from .style import CSS
 
 
@@ -20,6 +21,7 @@ def render(report: ProveReport) -> str:
         sections.certificate(report),
         sections.speed(report),
         sections.steps(report),
+        search(report.search),
         sections.examples(report),
         sections.environment(report),
         sections.guide(report),

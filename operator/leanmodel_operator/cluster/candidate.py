@@ -71,7 +71,7 @@ def candidate(model: LeanModel, seen: Observed, settings: Settings, image: str) 
     base_dir = volumes.INPUTS_PATH
     plan = large_plan(model, ALL_CORES, base_dir)
     check = lean_plan(model, None, ALL_CORES, base_dir)
-    files = (("check.json", check.to_json(indent=1)),) if check is not None and check.steps else ()
+    files = (("check.json", check.to_json(indent=1)),) if check is not None and check.source is None else ()
     text = state.stage("compress-large", plan, files)
     large = CompressResult.model_validate_json(text) if text else None
     lean = report = None

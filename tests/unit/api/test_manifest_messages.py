@@ -17,6 +17,7 @@ from leanmodel_api.resource import LeanModel
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").rglob("leanmodel.yaml"))
 QUICKSTART = yaml.safe_load((Path(__file__).parents[3] / "examples/quickstart/leanmodel.yaml").read_text())
+SEARCH = {"budget": {"sizeRatio": "0.6"}}
 DELETE = object()
 
 
@@ -163,7 +164,19 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("unknown scheme", [("spec.large.source.uri", "ftp://x/y")], "spec.large.source.uri", "pypi:"),
     ("reserved scheme", [("spec.large.source.uri", "s3://bucket/key")], "spec.large.source.uri", "not supported yet"),
     ("external", [("spec.large", {"external": {"baseUrl": "https://x.example/v1", "model": "m"}})], "spec.large.external", "not supported yet"),
-    ("search", [("spec.lean", {"search": {}})], "spec.lean.search", "not supported yet"),
+    ("search without a budget", [("spec.lean", {"search": {}})], "spec.lean.search.budget", "is missing"),
+    ("search with an empty budget", [("spec.lean", {"search": {"budget": {}}})], "spec.lean.search.budget:", "neither bytes nor sizeRatio"),
+    ("search beside steps", [("spec.lean.search", SEARCH)], "spec.lean:", "steps and search"),
+    ("search by dollars", [("spec.lean", {"search": {"budget": {"usdPerThousandRequests": "1", "bytes": "1Mi"}}})], "spec.lean.search.budget.usdPerThousandRequests", "not supported yet"),
+    ("search of the whole", [("spec.lean", {"search": {"budget": {"sizeRatio": "1"}}})], "spec.lean.search.budget.sizeRatio", "between 0 and 1"),
+    ("search of nothing", [("spec.lean", {"search": {"budget": {"bytes": "0"}}})], "spec.lean.search.budget.bytes", "such as 90Mi"),
+    ("search on no known data", [("spec.lean", {"search": {**SEARCH, "promise": {"dataSet": "other"}}})], "spec.lean.search.promise.dataSet", "'other'"),
+    ("search that learns from no known data", [("spec.lean", {"search": {**SEARCH, "training": {"dataSet": "other"}}})], "spec.lean.search.training.dataSet", "'other'"),
+    ("search that keeps nothing", [("spec.lean", {"search": {**SEARCH, "promise": {"retain": "0"}}})], "spec.lean.search.promise.retain", "above 0"),
+    ("search without a validation part", [("spec.lean", {"search": SEARCH}), ("spec.dataSets.0.split.validation", "0")], "spec.dataSets[0].split.validation", "judges its candidates"),
+    ("search without answers", [("spec.lean", {"search": SEARCH}), ("spec.dataSets.0.choices", DELETE), ("spec.dataSets.0.positive", DELETE), ("spec.dataSets.0.answer", DELETE)], "spec.dataSets[0].answer", "against the wanted ones"),
+    ("a gate below the budget", [("spec.lean", {"search": SEARCH}), ("spec.evaluation.gates.0", {"metric": "SizeRatio", "max": "0.5"})], "spec.evaluation.gates[0].max", "what is found could not pass"),
+    ("a gate above the search's promise", [("spec.lean", {"search": {**SEARCH, "promise": {"retain": "0.8"}}}), ("spec.evaluation.gates.0", {"metric": "LeanQualityRetained", "min": "0.85"})], "spec.evaluation.gates[0].min", "write at most 0.8"),
     ("strategy", [("spec.routing.strategy", "Random")], "spec.routing.strategy", "Auto"),
     ("a level that never alarms", [("spec.routing.monitoring", {"falseAlarms": "0"})], "spec.routing.monitoring.falseAlarms", "at most 0.5"),
     ("allowed without a provider", [("spec.routing.externalProviders", "Allowed")], "spec.routing.externalProviders", "write spec.routing.fallback"),

@@ -17,7 +17,7 @@ ALLOWED = {
     "evaluation": {"yaml", "aiohttp", "httpx", *NUMBERS},
     "compression": {
         "yaml", "torch", "transformers", "llmcompressor", "compressed_tensors", "accelerate",
-        "datasets", "gguf", "onnx", "onnxruntime", "peft", "safetensors", "loguru", "tokenizers", "huggingface_hub", "httpx", "psutil", "xllamacpp", *NUMBERS,
+        "datasets", "gguf", "onnx", "onnxruntime", "optuna", "peft", "safetensors", "loguru", "tokenizers", "huggingface_hub", "httpx", "psutil", "xllamacpp", *NUMBERS,
     },
     "serving": {
         "yaml", "ray", "vllm", "torch", "transformers", "onnxruntime", "tokenizers", "aiohttp", "yarl", "httptools", "httpx",

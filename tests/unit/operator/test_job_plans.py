@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leanmodel_api.manifest import load
+from leanmodel_api.plan import CompressResult
 from leanmodel_operator.jobs import large_plan, lean_plan
 
 
@@ -37,3 +38,19 @@ def test_one_data_set_changes_no_plan_and_without_a_lean_model_nothing_is_proven
     assert large_plan(one, 2, ".").proof_data_set is None
     assert "proofDataSet" not in large_plan(one, 2, ".").to_json()
     assert large_plan(model(lean=None, evaluation={}), 2, ".").proof_data_set is None
+
+
+def test_a_search_stands_in_the_lean_plan_in_place_of_steps() -> None:
+    search = {"budget": {"sizeRatio": "0.6"}, "promise": {"dataSet": "mine"}, "training": {"dataSet": "mine"}}
+    found = model(lean={"search": search})
+    early, later = (lean_plan(found, large, 2, ".") for large in (None, made()))
+    assert early is not None and later is not None
+    assert early.search is not None and early.search.budget.size_ratio == "0.6" and early.steps == []
+    assert (early.base, early.source) == (None, None)
+    assert later.base == later.teacher == made().artifact
+    stepped = lean_plan(model(), made(), 2, ".")
+    assert stepped is not None and stepped.search is None and "search" not in stepped.to_json()
+
+
+def made() -> CompressResult:
+    return CompressResult(name="demo", role="Large", plan="0" * 16, artifact="sha256:" + "1" * 64, bytes=10)
