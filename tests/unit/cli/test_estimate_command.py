@@ -87,3 +87,26 @@ def test_what_a_teacher_would_cost_is_a_line_of_its_own() -> None:
         "  teacher: spec.lean.steps[1] asks theirs at https://api.example.com/v1 90 prompts, 6 more are answered already: "
         "about $0.0021, at most $0.0101 (bounds: 500 calls, $2; spent so far: 7 calls, $0.0003)"
     )
+
+
+def test_calls_and_dollars_of_a_teacher_are_said_before_any_is_asked(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document: Any = yaml.safe_load(manifest.read_text())
+    spec = document["spec"]
+    spec["teacher"] = {
+        # Nobody listens there: an estimate asks nothing.
+        "external": {"baseUrl": "http://127.0.0.1:9/v1", "model": "theirs"},
+        "price": {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "2"},
+        "maxCalls": 50, "maxUSD": "1", "maxTokens": 8,
+    }  # fmt: skip
+    spec["routing"]["externalProviders"] = "Allowed"
+    distill = spec["lean"]["steps"][1]
+    distill.pop("maxImbalance")
+    distill |= {"answers": "Teacher", "maxExamples": 60}
+    manifest.write_text(yaml.safe_dump(document))
+    assert main(["estimate", "-f", str(manifest)]) == 3
+    said = capsys.readouterr()
+    assert "spec.lean.steps[1] asks theirs at http://127.0.0.1:9/v1 60 prompts: about $0.00" in said.out
+    assert "(bounds: 50 calls, $1)" in said.out
+    assert "refused: spec.teacher.maxCalls: found 50, of which 50 are left, and 60 prompts" in said.err

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from teacher_double import Said, access, completion, teacher
 
-from leanmodel_api.errors import InputError
+from leanmodel_api.errors import InputError, ManifestError
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import CompressPlan
+from leanmodel_api.progress import ProgressLine
 from leanmodel_compression import checks
 from leanmodel_compression.external.forecast import forecast
 from leanmodel_compression.external.lessons import Lesson, School, lesson
+from leanmodel_compression.job import Job
+from leanmodel_compression.progress import Reporter
 from leanmodel_store.artifacts import Store
 from leanmodel_store.datasets import Parts
 
@@ -165,3 +168,18 @@ def test_what_it_would_cost_is_said_before(tmp_path: Path) -> None:
         after = forecast(School(plan, Store(tmp_path)), wanted)
         assert (after.calls, after.answered, after.usd_at_most, after.spent_calls) == (0, 20, "0", 20)
         assert float(after.spent_usd) == pytest.approx(spent, abs=1e-6)
+
+
+def test_the_job_itself_ends_before_any_work_where_it_is_forbidden(tmp_path: Path) -> None:
+    with teacher(spam) as provider:
+        plan = plan_of(provider.url, {})
+        for changed in ({"permission": "Forbidden"}, None):
+            asked = None if changed is None else plan.external_teacher.model_copy(update=changed)  # type: ignore[union-attr]
+            closed = plan.model_copy(update={"external_teacher": asked})
+            said: list[ProgressLine] = []
+            reporter = Reporter("compress-lean", emit=said.append)
+            with pytest.raises(
+                ManifestError, match=r"externalProviders: found Forbidden|no teacher is declared"
+            ):
+                Job(closed, Store(tmp_path), reporter).run()
+            assert provider.requests == [] and said == []
