@@ -46,9 +46,9 @@ def added(rounds: Sequence[Round], name: str, clients: int, share: int) -> Sprea
     return over(rounds, lambda one: one.whole[name][clients][key] - one.whole[BARE][clients][key])
 
 
-def rate(rounds: Sequence[Round], name: str, clients: int = CLIENTS[-1]) -> Spread:
-    """Return answers per second."""
-    return over(rounds, lambda one: one.whole[name][clients]["per_second"])
+def rate(rounds: Sequence[Round], name: str) -> Spread:
+    """Return answers per second, of each round's best load."""
+    return over(rounds, lambda one: _rate(one, name))
 
 
 def goals(rounds: Sequence[Round]) -> list[tuple[str, str, str, bool]]:
@@ -67,7 +67,7 @@ def goals(rounds: Sequence[Round]) -> list[tuple[str, str, str, bool]]:
         times = over(rounds, lambda one, name=name: _rate(one, name) / _rate(one, LITELLM))  # type: ignore[misc]
         found.append(
             (
-                f"{name}: answers/s per core, times LiteLLM's",
+                f"{name}: answers/s of the core at the best load, times LiteLLM's",
                 f"≥ {RATE_GOAL:g}",
                 str(times),
                 times.middle >= RATE_GOAL,
@@ -96,7 +96,8 @@ def _added(one: Round, name: str, clients: int) -> float:
 
 
 def _rate(one: Round, name: str) -> float:
-    return float(one.whole[name][CLIENTS[-1]]["per_second"]) or float("nan")
+    """Answers that come all together fall into a load's window or not, where it is short: the best load counts."""
+    return max(float(found["per_second"]) for found in one.whole[name].values()) or float("nan")
 
 
 def faults(found: dict[str, Any]) -> int:
@@ -116,7 +117,7 @@ def tables(rounds: Sequence[Round], decision: dict[str, dict[str, float]]) -> li
             f"| a decision {name}, p99 | ≤ 1 ms | {took['p99'] / 1e3:.3f} ms (p50 {took['p50'] / 1e3:.3f}) | {'reached' if took['p99'] < 1e3 else '**not reached**'} |"
         )
     lines += ["", "## Whole answers", "", "| | " + " | ".join(f"added p50 / p99 at {clients}, ms" for clients in CLIENTS)
-              + f" | answers/s at {CLIENTS[-1]} | core's time per answer, ms | wrong |", "|---" * (len(CLIENTS) + 4) + "|"]  # fmt: skip
+              + " | answers/s, best load | core's time per answer, ms | wrong |", "|---" * (len(CLIENTS) + 4) + "|"]  # fmt: skip
     lines.append(f"| {BARE} (its own p50 / p99) | " + " | ".join(
         f"{over(rounds, lambda one, c=clients: one.whole[BARE][c]['took_p50'])} / {over(rounds, lambda one, c=clients: one.whole[BARE][c]['took_p99'])}"  # type: ignore[misc]
         for clients in CLIENTS) + f" | {rate(rounds, BARE)} | | {_wrong(rounds, BARE)} |")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ OURS = {"predictive": "ours, predictive", "combined": "ours, combined"}
 CLIENTS = (1, 16, 64)
 STREAMS = 1000
 LOAD_S = 900.0
+TITLE = "the router's replica in Ray Serve, 16 clients"
 
 
 @dataclass
@@ -150,6 +152,9 @@ def profile(plan: Plan, py_spy: Path, target: Path, seconds: int = 8) -> None:
             check=True, capture_output=True,
         )  # fmt: skip
         asking.wait()
+    # py-spy writes its own command there, with this machine's paths.
+    drawn = re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{TITLE}", target.read_text(encoding="utf-8"))
+    target.write_text(drawn, encoding="utf-8")
 
 
 def _title(pid: int) -> bytes:

@@ -33,6 +33,8 @@ LITELLM_ENV = {
     "LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_TELEMETRY": "False", "NO_DOCS": "True",
 }  # fmt: skip
+# Ray makes its workers polite (nice 15): beside any other work the two would be compared by their priorities.
+RAY_ENV = {"RAY_worker_niceness": "0"}
 LITELLM_CONFIG = """\
 model_list:
   - model_name: {model}
@@ -172,17 +174,7 @@ def ours(core: int, folder: Path, engine: str) -> Iterator[Subject]:
     desired.write_text(json.dumps(desired_state([], router_application(args))))
     command = [sys.executable, "-m", "leanmodel_serving.host", "--desired", str(desired), "--run-dir", str(folder / "run"),
                "--port", str(port), "--die-with-parent"]  # fmt: skip
-    with process(core, command, log) as found:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: get(f"{url}/v1/models", key), log, found)
-        yield Subject(url, key, found.pid, folder)
-
-
-@contextmanager
-def replica(core: int, folder: Path, engine: str) -> Iterator[Subject]:
-    """Our router's app alone, as a replica runs it, without Serve and HAProxy."""
-    key, port, log = _prepared(folder, engine), free_port(), folder / "host.log"
-    with process(core, [sys.executable, "-m", "hop.replica", str(folder), str(port)], log) as found:
+    with process(core, command, log, RAY_ENV) as found:
         url = f"http://127.0.0.1:{port}"
         until(lambda: get(f"{url}/v1/models", key), log, found)
         yield Subject(url, key, found.pid, folder)

@@ -73,7 +73,7 @@ def test_goals_are_ratios_within_a_round_and_their_median_decides() -> None:
         CLIENTS
     )
     assert not any(
-        well for what, well in by_name.items() if "per core" in what or "wrong" in what or "burst" in what
+        well for what, well in by_name.items() if "of the core" in what or "wrong" in what or "burst" in what
     )
     assert faults(made(slow, rates, wrong=2).streams[BARE]) == 2
     page = "\n".join(tables([made(slow, rates)], {"before generation": {"p50": 10.0, "p99": 20.0}}))
