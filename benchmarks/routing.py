@@ -11,7 +11,7 @@ import argparse
 import datetime
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pairs import PAIRS, Pair
@@ -76,9 +76,14 @@ lean calls.
 TAIL = """## Read it with this
 
 The answers are one token, so all signals of log-probs say the same, and the length, the finish and the shapes (JSON, a
-number, code) do not vary: they have nothing to tell here. What the log-prob leaves open is which label was said; the
-prompt's hashed words, 257 features on two thousand records, are worse than no signal beside it. Two models of one kind
-on one data set say nothing of language models: those pairs are still to be made.
+number, code) do not vary: they have nothing to tell here. What the log-prob leaves open is which label was said, and
+after that what the prompt says.
+
+The prompt's hashed words, 257 features on two thousand records, pay since their penalty is chosen by cross-fitting. With
+the same penalty as a signal of the answer they drowned it: the APGR beside the answer's signals was 0.747 where it now is
+0.946 (0.918 without the prompt), that of the prompt alone 0.614 where it now is 0.802. On this split the cascade at 98% sent
+37.4% of the requests on, now 14.4%; predictive at 95% sent 68.5%, now 40.0%, and at 98% it had too few records. One split of
+one data set, and two models of one kind: they say nothing of language models, whose pairs are still to be made.
 """
 
 
@@ -89,10 +94,25 @@ def section(pair: Pair, seed: int) -> list[str]:
     lean, large = (figures.quality_of(table, quality) for quality in (table.lean, table.large))
     lines = [f"## {pair.name}", "", f"{pair.about} {len(records):,} records; over all of them the large model's quality is "
              f"{large:.4f}, the lean one's {lean:.4f}.", ""]  # fmt: skip
+    lines += kinds(table)
     parts = split(records, seed, SHARES)
     for retain in RETAINS:
         lines += [f"### A promise of {retain:.0%}", "", *strategies(pair, parts, retain, seed), ""]
     return lines + ["### Which signals pay", "", *ablation(pair, records, seed), ""]
+
+
+def kinds(table: Table) -> list[str]:
+    """The table of both models' qualities by kind of prompt; nothing where there are no kinds."""
+    if not table.groups:
+        return []
+    lines = ["| prompts | records | large | lean | lean spoils | lean mends |", "|---|---|---|---|---|---|"]
+    for name, rows in sorted(table.groups.items()):
+        large, lean = table.large[rows], table.lean[rows]
+        lines.append(
+            f"| {name} | {len(rows):,} | {large.mean():.3f} | {lean.mean():.3f} | {(large > lean).mean():.1%} | "
+            f"{(lean > large).mean():.1%} |"
+        )
+    return [*lines, ""]
 
 
 def strategies(pair: Pair, parts: Parts, retain: float, seed: int) -> list[str]:
@@ -179,7 +199,8 @@ def ablation(pair: Pair, records: Sequence, seed: int) -> list[str]:  # type: ig
     usable = [
         name
         for name in EVERYTHING
-        if all(item.has(need) for need in SIGNALS[name].needs for item in fit.observations)
+        if sum(all(item.has(need) for need in SIGNALS[name].needs) for item in fit.observations)
+        >= 0.9 * len(fit)
     ]
     answer = tuple(name for name in usable if name != "prompt-ngrams")
     logprobs = tuple(name for name in LOGPROB_SIGNALS if name in usable)
@@ -187,11 +208,8 @@ def ablation(pair: Pair, records: Sequence, seed: int) -> list[str]:  # type: ig
         "log-probs": (logprobs, "fine"),
         "all that read the answer": (answer, "fine"),
         "all that read the answer, two heads": (answer, "benefit"),
-        "all, two heads": (tuple(usable), "benefit"),
-        **{
-            f"all that read the answer, without {name}": (tuple(n for n in answer if n != name), "fine")
-            for name in answer
-        },
+        "all that read the answer, and the prompt, two heads": (tuple(usable), "benefit"),
+        **{f"without {name}": (tuple(n for n in answer if n != name), "fine") for name in answer},
         **{f"{name} alone": ((name,), "benefit" if name == "prompt-ngrams" else "fine") for name in usable},
     }
     tried = [_tried(name, *given, fit, judged, seed) for name, given in sets.items()]
@@ -204,13 +222,30 @@ def ablation(pair: Pair, records: Sequence, seed: int) -> list[str]:  # type: ig
         "| signals | APGR | difference | CPT(80) |",
         "|---|---|---|---|",
     ]
-    for one in tried:
+    for one in _alike(tried):
         ahead = percentile_interval(one.draws - base.draws)
         apart = "" if one is base else f"{one.apgr - base.apgr:+.3f} ({ahead.low:+.3f} to {ahead.high:+.3f})"
         lines.append(
             f"| {one.name} | {_with(one.apgr, percentile_interval(one.draws), 3)} | {apart} | {one.cpt80:.1%} |"
         )
     return lines
+
+
+def _alike(tried: Sequence[Tried]) -> list[Tried]:
+    """Sets that come to the same to three digits in one row, after those that say something of their own."""
+    found: list[Tried] = []
+    for one in tried:
+        same = next((item for item in found[2:] if _row(item) == _row(one)), None)
+        if same is None:
+            found.append(one)
+        else:
+            found[found.index(same)] = replace(same, name=f"{same.name}; {one.name}")
+    return found
+
+
+def _row(one: Tried) -> tuple[float, ...]:
+    span = percentile_interval(one.draws)
+    return tuple(round(value, 3) for value in (one.apgr, span.low, span.high, one.cpt80))
 
 
 @single_threaded

@@ -19,14 +19,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from leanmodel_api.policy import LinearHead, Predictor, SignalSpec
-from leanmodel_routing.predictors.candidates import FEW_HARMS, Candidate
+from leanmodel_routing.predictors.candidates import FEW_HARMS, PROMPT_SIGNAL, Candidate
 from leanmodel_routing.predictors.logistic import newton_logistic
 from leanmodel_routing.signals import SIGNALS, features
-from leanmodel_routing.table import Floats, Ints, Table
+from leanmodel_routing.table import Floats, Ints, Mask, Table
 
 FOLDS = 5
 WIDE = 64
 """Features above which the matrix is taken as sparse."""
+PROMPT_RIDGES = (10_000.0, 1_000.0, 100.0, 10.0, 1.0)
+"""Penalties on the prompt's hashed words that are tried, the heaviest first; every other feature's is 1."""
 MOST_FIT = 10_000
 """More fit records change the coefficients by less than their own noise, and only cost time."""
 
@@ -45,21 +47,52 @@ class Fitted:
 
 
 def fit_candidate(candidate: Candidate, fit: Table, seed: int) -> Fitted:
-    """Fit one candidate on the fit part (n records) and cross-fit it in FOLDS folds."""
+    """Fit one candidate on the fit part (n records) and cross-fit it in FOLDS folds.
+
+    How heavily the prompt's words are penalised is chosen by the cross-fitted log-loss: hundreds of them on some
+    thousand records otherwise drown what a handful of signals of the answer say. From the heaviest penalty
+    downwards, until the loss rises.
+    """
     specs = fit_signals(candidate.signals, fit)
     matrix, present = feature_matrix(specs, fit)
     rng = np.random.default_rng(seed)
     rows: Ints = np.flatnonzero(present)
     if len(rows) > MOST_FIT:
         rows = np.sort(rng.permutation(rows)[:MOST_FIT])
-    predictor = _fit(candidate, specs, matrix, fit, rows)
-    crossed: Floats = np.full(len(fit), np.nan)
     folds = _folds(fit, rows, rng)
-    for fold in range(FOLDS):
-        inside, held = rows[folds != fold], rows[folds == fold]
-        if len(inside) and len(held):
-            crossed[held] = confidences(_fit(candidate, specs, matrix, fit, inside), matrix[held])
-    return Fitted(candidate, predictor, crossed)
+
+    def crossed_by(ridge: float) -> Floats:
+        found: Floats = np.full(len(fit), np.nan)
+        for fold in range(FOLDS):
+            inside, held = rows[folds != fold], rows[folds == fold]
+            if len(inside) and len(held):
+                found[held] = confidences(_fit(candidate, specs, matrix, fit, inside, ridge), matrix[held])
+        return found
+
+    penalties = PROMPT_RIDGES if PROMPT_SIGNAL in candidate.signals else (1.0,)
+    ridge, crossed = penalties[0], crossed_by(penalties[0])
+    for lighter in penalties[1:]:
+        found = crossed_by(lighter)
+        if not _log_loss(fit, found) < _log_loss(fit, crossed):
+            break
+        ridge, crossed = lighter, found
+    return Fitted(candidate, _fit(candidate, specs, matrix, fit, rows, ridge), crossed)
+
+
+def _log_loss(fit: Table, crossed: Floats) -> float:
+    """Mean log-loss, nats, of cross-fitted confidences [n] that a lean answer does no harm; infinite without any."""
+    known = ~np.isnan(crossed)
+    if not known.any():
+        return math.inf
+    chance = np.clip(crossed[known], 1e-6, 1.0 - 1e-6)
+    fine = _harmless(fit)[known]
+    losses = -(fine * np.log(chance) + (1.0 - fine) * np.log(1.0 - chance))
+    return float(np.average(losses, weights=fit.mass[known]))
+
+
+def _harmless(fit: Table) -> Floats:
+    found: Floats = 1.0 - np.clip(fit.large - fit.lean, 0.0, 1.0)
+    return found
 
 
 def fit_signals(names: Sequence[str], fit: Table) -> tuple[SignalSpec, ...]:
@@ -96,6 +129,12 @@ def feature_names(specs: Sequence[SignalSpec]) -> tuple[str, ...]:
     return tuple(name for spec in specs for name in SIGNALS[spec.name].feature_names(spec.params))
 
 
+def _of_the_prompt(specs: Sequence[SignalSpec]) -> Mask:
+    """Which features [d] are the prompt's hashed words."""
+    widths = [len(SIGNALS[spec.name].feature_names(spec.params)) for spec in specs]
+    return np.repeat(np.array([spec.name == PROMPT_SIGNAL for spec in specs], dtype=np.bool_), widths)
+
+
 def confidences(predictor: Predictor, matrix: Floats) -> Floats:
     """Confidences [n] from features [n, d]: the same arithmetic as `predict`, on arrays."""
     standard = (matrix - np.array(predictor.means)) / np.array(predictor.scales)
@@ -114,7 +153,12 @@ def table_confidences(predictor: Predictor, table: Table) -> Floats:
 
 
 def _fit(
-    candidate: Candidate, specs: tuple[SignalSpec, ...], matrix: Floats, fit: Table, rows: Ints
+    candidate: Candidate,
+    specs: tuple[SignalSpec, ...],
+    matrix: Floats,
+    fit: Table,
+    rows: Ints,
+    prompt_ridge: float,
 ) -> Predictor:
     inside = matrix[rows]
     means = inside.mean(axis=0) if len(rows) else np.zeros(matrix.shape[1])
@@ -122,9 +166,11 @@ def _fit(
     scales[scales < 1e-9] = 1.0
     if matrix.shape[1] > WIDE:  # hashed words: mostly 0, and to centre them would fill every cell
         means[(inside != 0.0).mean(axis=0) < 0.5] = 0.0
+    # A feature of k times the scale is penalised k² times as heavily.
+    scales = np.where(_of_the_prompt(specs), scales * math.sqrt(prompt_ridge), scales)
     standard = (inside - means) / scales
     weight = fit.mass[rows] * len(fit)
-    harmless = 1.0 - np.clip(fit.large[rows] - fit.lean[rows], 0.0, 1.0)
+    harmless = _harmless(fit)[rows]
     names = feature_names(specs)
     slope, intercept = 1.0, 0.0
     if candidate.kind == "fine":

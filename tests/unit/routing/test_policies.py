@@ -31,7 +31,7 @@ TOPICS = {"greet": (0.99, 0.99), "prove": (0.05, 0.95), "sum": (0.6, 0.97)}
 
 
 def world(n, seed=0, *, lean_cost=0.001, telling=True, topics=tuple(TOPICS), **more):
-    """n records with known chances; `telling`: whether log-probs tell of a sum whether it is right."""
+    """n records with known chances; `telling`: whether log-probs and answer tell of a sum whether it is right."""
     rng = np.random.default_rng(seed)
     records, lean_chance, large_chance = [], np.zeros(n), np.zeros(n)
     for index in range(n):
@@ -43,14 +43,15 @@ def world(n, seed=0, *, lean_cost=0.001, telling=True, topics=tuple(TOPICS), **m
         logprob = -0.05 - (0.0 if not telling else (1.5 if topic == "prove" or sure >= 0.6 else 0.0))
         lean_chance[index], large_chance[index] = lean, large
         right = float(rng.random() < lean)
+        own = "" if telling else f" to number {index}"
         records.append(
             Record(
                 prompt=f"please {topic} this one, number {index}",
                 lean_quality=right,
                 large_quality=float(rng.random() < large),
                 lean_logprobs=(logprob - 0.04 * rng.random(), -0.01),
-                lean_answer="yes" if right else "no",
-                large_answer="yes",
+                lean_answer=("yes" if right else "no") + own,
+                large_answer="yes" + own,
                 lean_cost=lean_cost,
                 large_cost=0.01,
                 lean_latency=0.3,
@@ -72,7 +73,7 @@ def results():
     return {
         "cascade": calibrate_routing(records_of(2500, 1, topics=("sum",)), 0.95),
         "predictive": calibrate_routing(records_of(2500, 2, lean_cost=0.004, telling=False), 0.9),
-        "combined": calibrate_routing(records_of(2500, 3, lean_cost=0.004), 0.95),
+        "combined": calibrate_routing(records_of(2500, 3, lean_cost=0.004), 0.9),
         "fixed": calibrate_routing(records_of(1500, 4, topics=("greet",)), 0.95),
     }
 
@@ -245,7 +246,7 @@ def test_the_certify_and_report_parts_choose_nothing(results):
     half = len(parts.certify)
     other = replace(parts, certify=tuple(turned[:half]), report=tuple(turned[half:]))
     one = results["combined"].policy
-    two = calibrate_routing(parts=other, retain=0.95).policy
+    two = calibrate_routing(parts=other, retain=0.9).policy
     assert one.considered == two.considered and one.before == two.before and one.predictor == two.predictor
 
 
