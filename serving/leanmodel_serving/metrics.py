@@ -179,8 +179,8 @@ class PutBy:
     """
 
     def __init__(self, found: Any) -> None:
-        """Take Ray's object."""
-        self._found = found
+        """Take Ray's object, which stays to be seen as ``rays``."""
+        self.rays = found
         self._sums: dict[tuple[tuple[str, str], ...], float] = {}
         self._latest: dict[tuple[tuple[str, str], ...], float] = {}
 
@@ -198,9 +198,9 @@ class PutBy:
         sums, self._sums = self._sums, {}
         latest, self._latest = self._latest, {}
         for key, value in sums.items():
-            self._found.inc(value, dict(key))
+            self.rays.inc(value, dict(key))
         for key, value in latest.items():
-            self._found.set(value, dict(key))
+            self.rays.set(value, dict(key))
 
 
 def ray_meters() -> Meters:

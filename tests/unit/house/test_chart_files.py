@@ -132,11 +132,12 @@ def _router() -> dict[str, set[str]]:
     """The router's metrics, as Ray's own objects describe them; tests/serving holds these against Ray's exposition."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, of its pydantic models
-        from leanmodel_serving.metrics import PREFIX, ray_meters
+        from leanmodel_serving.metrics import PREFIX, PutBy, ray_meters
 
         objects = ray_meters()._objects
     found: dict[str, set[str]] = {}
-    for made in objects.values():
+    for held in objects.values():
+        made = held.rays if isinstance(held, PutBy) else held
         name, labels = f"{PREFIX}{made.info['name']}", set(made.info["tag_keys"])
         if type(made).__name__ == "Histogram":
             found |= {f"{name}_bucket": labels | {"le"}, f"{name}_sum": labels, f"{name}_count": labels}
