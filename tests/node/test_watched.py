@@ -1,6 +1,6 @@
 """What a Prometheus saw of the whole run: every query of the dashboard and of the alert rules gave data at some time.
 
-The last file of the run by its name: what it asks about is what the other files did. Two queries about faults that a
+The last file of the run by its name: what it asks about is what the other files did. Three queries about what a
 good run does not have are named below; tests/serving and tests/apiserver make them and look again.
 """
 
@@ -20,9 +20,11 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
 
 ELSEWHERE = (
     "ray_leanmodel_settings_errors_total",
+    "ray_leanmodel_pressure",
     'code=~"0|403|5.."',
 )
-"""Nothing in this run makes them: a settings file that the router refuses, and calls that the API server fails."""
+"""Nothing in this run makes them: a settings file that the router refuses, a second promise, and calls that the API
+server fails."""
 INSTEAD = {"__rate_interval": "1m", "__range": "10m"}
 
 

@@ -65,7 +65,8 @@ def test_the_table_is_what_is_exposed_and_it_adds_up(pair: Stack) -> None:
         "ray_leanmodel_ledger_kept",
         "ray_leanmodel_refused_total",
         "ray_leanmodel_tenant_cost_usd_total",
-    }  # need a failure, a budget or a key to appear
+        "ray_leanmodel_pressure",
+    }  # need a failure, a budget, a key or a second promise to appear
     table = {row.exposed: row for row in METRICS}
     assert ours <= set(table)
     assert set(table) - ours <= rare

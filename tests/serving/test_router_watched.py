@@ -12,7 +12,9 @@ from serving_support import LARGE, LEAN, NAME, Stack, issue_to, policy, replace,
 
 from leanmodel_api.budget import Budget
 from leanmodel_api.external import ExternalAccess, Provider
+from leanmodel_api.pressure import Strain
 from leanmodel_api.router import Watching
+from leanmodel_api.routing_policy import RoutingPolicy, SecondPoint
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -70,20 +72,32 @@ def is_lean(stack: Stack) -> bool:
     return reply.headers["x-leanmodel-route"] == "lean"
 
 
+def two(threshold: float) -> RoutingPolicy:
+    """The tests' policy with a second, cheaper promise."""
+    first = policy(threshold)
+    second = SecondPoint(
+        kind="cascade", threshold=threshold / 2, expected_large_share=0.2,
+        certificate=first.certificate.model_copy(update={"retain": 0.9}),
+    )  # fmt: skip
+    whole = {name: getattr(first, name) for name in type(first).model_fields if name != "version"}
+    return RoutingPolicy(**{**whole, "digest": "", "under_pressure": second}).sealed()
+
+
 def traffic(stack: Stack) -> None:
     """Send requests down every way there is, the broken ones included."""
-    # The gauges of a budget go with it, so there is one all the while.
-    configure = partial(stack.configure, budget=Budget(usd_per_hour="1000", usd_per_day="1000"))
-    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(1e-9))
+    # The gauges of a budget and of pressure go with them, so there are both all the while.
+    bounds = {"budget": Budget(usd_per_hour="1000", usd_per_day="1000"), "pressure": Strain(concurrency=1000)}
+    configure = partial(stack.configure, **bounds)
+    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=two(1e-9))
     until(lambda: is_lean(stack), 20.0, "the lean model is asked again")
     for threshold in (1e-9, 1.0):  # each answer accepted; each escalated
-        configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(threshold))
+        configure(lean=stack.backend(LEAN), strategy="Cascade", policy=two(threshold))
         assert ask(stack) == 200
     # Another policy than the rest's: what its shadows find is held against it for good.
-    seen = {"policy": policy(2e-9), "watching": Watching(shadowing=1.0)}
+    seen = {"policy": two(2e-9), "watching": Watching(shadowing=1.0)}
     configure(lean=stack.backend(LEAN), strategy="Cascade", **seen)
     assert ask(stack) == 200
-    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=policy(1.0))
+    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=two(1.0))
     assert ask(stack, stop=["q"]) == 200  # out of the certificate's scope
     assert (
         stack.internal(LARGE, "/v1/completions", {"model": NAME, "prompt": "a", "max_tokens": 1}).status_code
@@ -97,7 +111,7 @@ def traffic(stack: Stack) -> None:
     known = lambda: stack.client.get("/v1/models", headers=headers).status_code == 200  # noqa: E731
     until(known, 20.0, "the key is known")
     assert stack.post("/v1/completions", body, headers=headers).status_code == 200
-    configure(lean=stack.backend(LEAN, url=DEAD), strategy="Cascade", policy=policy(1e-9))
+    configure(lean=stack.backend(LEAN, url=DEAD), strategy="Cascade", policy=two(1e-9))
     for _ in range(3):  # the lean engine fails until it is passed over
         assert ask(stack) == 200
     # Neither the large model nor the provider is there.
@@ -105,7 +119,7 @@ def traffic(stack: Stack) -> None:
     assert ask(stack) >= 500
     replace(stack.settings_file, "{}")
     until(lambda: stack.client.get("/healthz").json()["settingsError"], 10.0, "the file is refused")
-    configure(lean=stack.backend(LEAN))
+    configure(lean=stack.backend(LEAN), strategy="Cascade", policy=two(1e-9))
     assert ask(stack) == 200
 
 

@@ -2,9 +2,11 @@
 
 import re
 import tomllib
+from importlib import metadata
 
 import pytest
 from house import ROOT
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -47,6 +49,24 @@ def test_an_image_holds_what_was_tested_and_no_checks(image):
     inside, tested = (pins((ROOT / "requirements" / name).read_text()) for name in (image, IMAGES[image]))
     assert {name: pin for name, pin in inside.items() if tested.get(name) != pin} == {}
     assert not CHECKS & set(inside)
+
+
+@pytest.mark.parametrize("image", ["image-operator.lock", "image-server.lock"])
+def test_an_image_holds_what_its_packages_need(image):
+    """By the metadata of those that are installed here; an image may have the oldest Python 3.11 there is."""
+    inside = pins((ROOT / "requirements" / image).read_text())
+    oldest = {**default_environment(), "python_version": "3.11", "python_full_version": "3.11.0", "extra": ""}
+    overridden = (ROOT / "requirements" / "overrides.txt").read_text().splitlines()
+    left_out = {Requirement(line).name for line in overridden if line and not line.startswith("#")}
+    missing = set()
+    for name in inside:
+        try:
+            needs = [Requirement(text) for text in metadata.requires(name) or ()]
+        except metadata.PackageNotFoundError:
+            continue
+        wanted = {canonicalize_name(n.name) for n in needs if n.marker is None or n.marker.evaluate(oldest)}
+        missing |= {f"{name} needs {other}" for other in wanted - set(inside) - left_out}
+    assert missing == set(), "run `make lock`"
 
 
 def test_the_shared_layer_is_the_same_in_both_images():
