@@ -154,6 +154,8 @@ def profile(plan: Plan, py_spy: Path, target: Path, seconds: int = 8) -> None:
         asking.wait()
     # py-spy writes its own command there, with this machine's paths.
     drawn = re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{TITLE}", target.read_text(encoding="utf-8"))
+    # A picture alone: names show without its script, and pages that show pictures run none.
+    drawn = re.sub(r"<script.*?</script>", "", drawn, flags=re.DOTALL).replace(' onload="init(evt)"', "")
     target.write_text(drawn, encoding="utf-8")
 
 
