@@ -28,6 +28,12 @@ def test_the_table_is_what_is_exposed_and_it_adds_up(pair: Stack) -> None:
         text = pair.metrics()
         return {name: sample(text, f"ray_leanmodel_{name}_total") for name in names}
 
+    def told() -> bool:
+        return sample(pair.metrics(), "ray_leanmodel_settings_generation") == float(pair.generation)
+
+    # What other tests asked is counted by the time that these settings are exposed: both are told to Ray at once.
+    pair.configure(lean=pair.backend(LEAN))
+    until(told, 20.0, "the settings are exposed")
     before = totals()
     sent, cost = 0, 0.0
     for threshold, stream in ((1e-9, False), (1e-9, True), (1.0, False), (1.0, True)):
