@@ -16,6 +16,7 @@ import pytest
 from asking import pods
 from conftest import Place
 from node_support import Object, is_true
+from watching import Watching
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(2400)]
 NAME = "guarded"
@@ -111,7 +112,7 @@ def test_who_has_a_key_is_answered_and_told_what_is_left(place: Place, address: 
 
 
 def test_both_models_and_the_provider_lost_is_said_and_mends_itself(
-    place: Place, address: str, key: str
+    place: Place, address: str, key: str, watching: Watching
 ) -> None:
     assert ask(address, key).status == 200
     for part in ("lean", "large"):
@@ -130,4 +131,6 @@ def test_both_models_and_the_provider_lost_is_said_and_mends_itself(
     for reply in failed:
         assert reply.body["error"]["message"]
         assert reply.status != 503 or int(reply.headers["retry-after"]) > 0
+    errors = 'ray_leanmodel_requests_total{status=~"5.."}'
+    place.wait(lambda: watching.over_the_run(errors), "Prometheus has seen it, as the alert rule asks", 60)
     place.wait(lambda: is_true(place.get(NAME), "Ready"), "and is Ready", SECONDS)
