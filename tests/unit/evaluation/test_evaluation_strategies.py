@@ -58,7 +58,8 @@ def found_by(strategy: str, fit: int = 450, **routing: Any) -> tuple[ProvePlan, 
     [
         ("Predictive", {"predictive"}, {"predictive"}),
         ("Cascade", {"cascade"}, {"cascade"}),
-        ("Combined", {"cascade", "combined"}, {"combined"}),
+        # The fit part may find that the cut before the lean model does not pay.
+        ("Combined", {"cascade", "combined"}, {"cascade", "combined"}),
         ("Auto", {"fixed", "predictive", "cascade", "combined"}, {"predictive", "combined"}),
     ],
 )
@@ -70,7 +71,9 @@ def test_the_strategy_says_what_the_fit_part_may_choose_among(
     assert found.policy.kind in kinds and found.policy.certificate.certified
     routed = routes(found.policy, report)
     assert 1 - found.evaluation.large_share == pytest.approx(1 - routed.escalated.mean())
-    assert ((routed.asked | routed.escalated).all()) and (routed.asked.all() == (strategy == "Cascade"))
+    assert ((routed.asked | routed.escalated).all()) and (
+        routed.asked.all() == (found.policy.kind == "cascade")
+    )
 
 
 @pytest.mark.parametrize("model", ["Lean", "Large"])
