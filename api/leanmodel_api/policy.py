@@ -32,7 +32,7 @@ LOGPROB_TOLERANCE = 1e-3
 """Engines round: a log-probability may exceed 0 by this much before it is called wrong."""
 
 PolicyKind = Literal["all-large", "all-lean", "cascade"]
-Method = Literal["ltt-exact", "ltt-betting", "ltt-t (approximate)"]
+Method = Literal["ltt-exact", "ltt-target-betting", "ltt-betting", "ltt-t (approximate)"]
 Aggregate = Literal["mean", "balanced"]
 Decision = Annotated[str, Field(pattern=r"^(whole-answer|first-[1-9][0-9]{0,3}-tokens)$")]
 """What a decision on an answer reads; a router that does not know of prefixes refuses a policy for one."""

@@ -85,7 +85,7 @@ def decide_case(
         share = float(np.mean(scores < walk.thresholds[step]))
         message = f"the pair keeps {promise} with {_percent(share)} of the requests sent to the large model"
         return Decision("cascade", step, "cascade-certified", message, p_value)
-    if better_p_value(walk.fit, certify, method, seed) <= risk:
+    if better_p_value(walk.fit, certify, risk, method, seed) <= risk:
         message = (
             f"the lean model is at least as good as the large one ({lean:.3f} to {large:.3f}) and takes all"
         )

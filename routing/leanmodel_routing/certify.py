@@ -9,16 +9,20 @@ begins after it: a test of it would spend thousands of records on showing what i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from leanmodel_api.policy import Method
-from leanmodel_routing import betting, exact
+from leanmodel_routing import betting, exact, target
 from leanmodel_routing.betting import Losses
-from leanmodel_routing.table import Floats, Table
+from leanmodel_routing.table import Floats, Ints, Table
 from leanmodel_routing.ttest import t_p_value
-from leanmodel_routing.walk import Walk, losses_at
+from leanmodel_routing.walk import ACCEPT_ALL, Walk, losses_at
+
+STEPS_AT_ONCE = 25
+"""Steps of a walk whose bets are placed side by side."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def step_p_value(
     The exact test says 1 where it does not apply: the fit part chose it, and the certify part may not choose
     another.
     """
+    if method == "ltt-target-betting":
+        return next(target_p_values(walk, (step,), certify, confidence, retain, risk, seed))
     threshold = float(walk.thresholds[step])
     if method == "ltt-exact":
         if not exact.applies(certify, retain):
@@ -105,14 +111,49 @@ def take_walk(
     walk: Walk, certify: Table, confidence: Floats, retain: float, risk: float, method: Method, seed: int
 ) -> WalkResult:
     """Walk over the certify part and stop at the first step whose p-value is above `risk`."""
+    steps = range(walk.start, len(walk.thresholds))
+    if method == "ltt-target-betting":
+        each: Iterable[float] = target_p_values(walk, steps, certify, confidence, retain, risk, seed)
+    else:
+        each = (step_p_value(walk, step, certify, confidence, retain, risk, method, seed) for step in steps)
+    return _until_one_fails(steps, each, risk)
+
+
+def _until_one_fails(steps: Sequence[int], p_values: Iterable[float], risk: float) -> WalkResult:
     found: dict[int, float] = {}
-    passed: list[int] = []
-    for step in range(walk.start, len(walk.thresholds)):
-        found[step] = step_p_value(walk, step, certify, confidence, retain, risk, method, seed)
-        if found[step] > risk:
-            break
-        passed.append(step)
-    return WalkResult(found, tuple(passed))
+    for step, p_value in zip(steps, p_values, strict=False):
+        found[step] = p_value
+        if p_value > risk:
+            return WalkResult(found, tuple(found)[:-1])
+    return WalkResult(found, tuple(found))
+
+
+def target_p_values(
+    walk: Walk,
+    steps: Sequence[int],
+    part: Table,
+    confidence: Floats,
+    retain: float,
+    risk: float,
+    seed: int,
+    factor: float = 1.0,
+) -> Iterator[float]:
+    """p-values of `target` at the steps on a part (confidences [n]), as they are asked for, with bets learnt on fit.
+
+    `factor`: see `target.p_values`.
+    """
+    orders = target.lot(part, seed), target.lot(walk.fit, seed)
+    some = max(1, min(STEPS_AT_ONCE, target.AT_ONCE // max(1, len(part) + len(walk.fit))))
+    for first in range(0, len(steps), some):
+        thresholds = walk.thresholds[list(steps[first : first + some])]
+
+        def arranged(table: Table, scores: Floats, order: Ints, thresholds: Floats = thresholds) -> Floats:
+            losses = np.stack([losses_at(table, scores, float(one), retain) for one in thresholds])
+            return target.arrange(table, losses, order)
+
+        learnt = arranged(walk.fit, walk.crossed, orders[1]) if len(walk.fit) else None
+        found = target.p_values(arranged(part, confidence, orders[0]), retain, risk, learnt, factor)
+        yield from found.tolist()
 
 
 def predicted_steps(
@@ -123,6 +164,10 @@ def predicted_steps(
     if not len(walk.fit) or (method == "ltt-exact" and not exact.applies(walk.fit, retain)):
         return ()
     factor = size / len(walk.fit)
+    if method == "ltt-target-betting":
+        steps = range(walk.start, len(walk.thresholds))
+        each = target_p_values(walk, steps, walk.fit, walk.crossed, retain, risk, seed, factor)
+        return _until_one_fails(steps, each, risk).certified
     for step in range(walk.start, len(walk.thresholds)):
         threshold = float(walk.thresholds[step])
         if method == "ltt-exact":
@@ -145,12 +190,15 @@ def predicted_lean_share(
     return float(np.mean(walk.crossed >= float(walk.thresholds[steps[-1]]))) if steps else 0.0
 
 
-def better_p_value(fit: Table, certify: Table, method: Method, seed: int) -> float:
+def better_p_value(fit: Table, certify: Table, risk: float, method: Method, seed: int) -> float:
     """p-value of `the lean model is worse than the large one`, the step after all-lean: its mean loss is
     large - lean, the promise at retain 1."""
     losses = certify.large - certify.lean
     if method == "ltt-t (approximate)":
         return t_p_value(certify, losses)
+    if method == "ltt-target-betting":
+        walk = Walk(np.array([ACCEPT_ALL]), 0, fit, np.zeros(len(fit)))
+        return next(target_p_values(walk, (0,), certify, np.zeros(len(certify)), 1.0, risk, seed))
     learnt = evidence_of(fit, fit.large - fit.lean, 1.0, seed) if len(fit) else None
     return betting.p_from_log_wealth(log_wealth(evidence_of(certify, losses, 1.0, seed), learnt))
 
@@ -170,8 +218,11 @@ def records_needed(
         return None
     found = evidence_of(certify, losses, retain, seed)
     counts = exact.harms_of(certify, confidence >= threshold) if method == "ltt-exact" else ()
+    bets = target.arrange(certify, losses[None, :], target.lot(certify, seed))
 
     def passes(factor: float) -> bool:
+        if method == "ltt-target-betting":
+            return bool(bets.size and target.p_values(bets, retain, risk, bets, factor)[0] <= risk)
         if counts:
             return exact.p_value(tuple(one.scaled(factor) for one in counts), retain, risk) <= risk
         return betting.p_from_log_wealth(log_wealth(found.scaled(factor), found.scaled(factor))) <= risk

@@ -31,14 +31,10 @@ def choose(
     walk.
 
     First the lean share that its walk is expected to certify; among those within SHARE_TOLERANCE of the
-    best, the largest area under quality over share (APGR up to scale); among equals the simplest, and the exact
-    test before betting.
+    best, the largest area under quality over share (APGR up to scale); among equals the simplest, and the test that
+    `tests_for` has first.
     """
-    ways: tuple[Method, ...] = (
-        ("ltt-exact", "ltt-betting") if exact.applies(fit, retain) else ("ltt-betting",)
-    )
-    if method is not None:
-        ways = (method,)
+    ways = tests_for(fit, retain) if method is None else (method,)
     rated: list[tuple[float, float, Fitted, Method]] = []
     for candidate in candidates or candidates_for(fit):
         fitted = fit_candidate(candidate, fit, seed)
@@ -54,6 +50,19 @@ def choose(
     share = max(item[0] for item in near if item[2] is fitted)
     way = next(item[3] for item in near if item[2] is fitted and item[0] == share)
     return fitted, _walk(fit, fitted, retain), way
+
+
+def tests_for(fit: Table, retain: float) -> tuple[Method, ...]:
+    """The tests that can be used, of equals the preferred one first; the approximate one must be asked for.
+
+    Of a plain mean a mixture of bets is never stronger than bets on the target. Balanced over classes it can be: it bets
+    on the rarest class by itself, where the others have records to spare.
+    """
+    found: list[Method] = ["ltt-exact"] if exact.applies(fit, retain) else []
+    found.append("ltt-target-betting")
+    if fit.aggregate == "balanced":
+        found.append("ltt-betting")
+    return tuple(found)
 
 
 def _walk(fit: Table, fitted: Fitted, retain: float, steps: int | None = None) -> Walk:

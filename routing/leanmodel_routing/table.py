@@ -120,6 +120,15 @@ class Table:
         return found
 
     @cached_property
+    def canonical(self) -> Ints:
+        """Rows [n] in an order that says nothing of how the records came: by what they are."""
+        keys = [
+            (record.prompt_text, record.stratum or "", record.group or "", lean, large)
+            for record, lean, large in zip(self.records, self.lean.tolist(), self.large.tolist(), strict=True)
+        ]
+        return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+
+    @cached_property
     def groups(self) -> dict[str, Ints]:
         """Rows of each group, by its name; records without a group are in none."""
         rows: dict[str, list[int]] = {}

@@ -124,7 +124,7 @@ def test_where_qualities_are_no_zeros_and_ones_it_does_not_apply():
     assert not exact.applies(replace(table, weight=weighted), 0.95)
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(False, "ltt-exact"), (True, "ltt-betting")])
+@pytest.mark.parametrize(("gain", "expected"), [(False, "ltt-exact"), (True, "ltt-target-betting")])
 def test_the_fit_part_chooses_the_test(gain, expected):
     """A lean model that is often right where the large one is wrong is better served by bets, which count that."""
     rng = np.random.default_rng(4)

@@ -73,7 +73,7 @@ def results():
     return {
         "cascade": calibrate_routing(records_of(2500, 1, topics=("sum",)), 0.95),
         "predictive": calibrate_routing(records_of(2500, 2, lean_cost=0.004, telling=False), 0.9),
-        "combined": calibrate_routing(records_of(2500, 3, lean_cost=0.004), 0.9),
+        "combined": calibrate_routing(records_of(2500, 3, lean_cost=0.002), 0.9),
         "fixed": calibrate_routing(records_of(1500, 4, topics=("greet",)), 0.95),
     }
 
@@ -98,7 +98,7 @@ def test_costs_are_charged_honestly(results):
     found = results["cascade"].evaluation
     assert found.cost == pytest.approx(0.001 + found.large_share * 0.01)
     found = results["combined"].evaluation
-    assert found.cost == pytest.approx(found.lean_calls * 0.004 + found.large_share * 0.01)
+    assert found.cost == pytest.approx(found.lean_calls * 0.002 + found.large_share * 0.01)
     assert 1 - found.large_share < found.lean_calls < 0.8
     assert found.latency == pytest.approx(found.lean_calls * 0.3 + found.large_share * 1.0)
 
@@ -238,7 +238,7 @@ def test_lean_at_least_as_good_and_too_few_keep_their_names():
 
 def test_the_certify_and_report_parts_choose_nothing(results):
     """With other certify and report records the strategies are rated the same."""
-    parts = split(records_of(2500, 3, lean_cost=0.004), 0)
+    parts = split(records_of(2500, 3, lean_cost=0.002), 0)
     turned = [
         record.model_copy(update={"lean_quality": 1 - record.lean_quality})
         for record in (*parts.certify, *parts.report)

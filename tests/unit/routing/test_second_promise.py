@@ -63,7 +63,7 @@ def both(way, part, scores, retain, lower, risk=RISK / PROMISES):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ltt-exact", "ltt-betting"])
+@pytest.mark.parametrize("method", ["ltt-exact", "ltt-betting", "ltt-target-betting"])
 def test_either_promise_is_broken_no_more_often_than_the_one_risk(method):
     """Fit once, certify on 300 fresh samples, with promises at which thresholds of the walk are at their very edge."""
     pool, draws = make_pool(20_000, seed=1), 300
@@ -137,7 +137,7 @@ def breaks(pool, every, rule, least):
 
 @given(
     st.integers(0, 10_000), st.integers(30, 400), st.floats(0.6, 0.99), st.floats(0.05, 0.98),
-    st.sampled_from(["ltt-exact", "ltt-betting"]),
+    st.sampled_from(["ltt-exact", "ltt-betting", "ltt-target-betting"]),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
 def test_the_second_is_never_the_stricter_one_and_each_of_its_steps_was_tested(
