@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 import urllib.request
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from asking import pods
 from conftest import Place
 from node_support import Object, conditions, is_true, option, wait
 
@@ -100,6 +102,27 @@ def test_the_service_answers_outside(forwarded: str) -> None:
     answer = ask(forwarded)
     assert answer["choices"][0]["message"]["content"]
     assert answer["model"].startswith(("lean-", "large-"))
+
+
+def test_haproxys_own_errors_are_of_openais_form_too(place: Place, ready: Object) -> None:
+    """What it says of 502, 503 and 504 stands in the page that the server's image brings."""
+    (head,) = pods(place, NAME, "head")
+    words = (
+        "exec",
+        "-n",
+        place.namespace,
+        head,
+        "--",
+        "sh",
+        "-c",
+        'cat "$RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"',
+    )
+    config = place.kubectl.run(*words)
+    pages = {code: page for code, page in re.findall(r"errorfile (50[234]) (\S+)", config)}
+    assert set(pages) == {"502", "503", "504"}
+    (page,) = set(pages.values())
+    said = place.kubectl.run("exec", "-n", place.namespace, head, "--", "cat", page)
+    assert json.loads(said.splitlines()[-1])["error"]["code"] == "no_replica"
 
 
 def test_kubectl_shows_it(place: Place, ready: Object) -> None:

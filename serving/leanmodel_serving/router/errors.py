@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 RETRY_AFTER_S = 5
 NO_REPLICA = "no_replica"
-"""The code of HAProxy's own errors (:mod:`..host.local_ray`): nobody is behind an address, or hung up."""
+"""The code of HAProxy's own errors (:mod:`..haproxy`): nobody is behind an address, or hung up."""
 EXTERNAL = "external"
 """The external provider where a revision is named: in errors, headers, metrics and the log."""
 

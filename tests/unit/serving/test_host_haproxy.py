@@ -12,8 +12,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from leanmodel_api.router import Backend
-from leanmodel_serving.host.local_ray import HiddenPorts, _write_haproxy
+from leanmodel_serving import haproxy
 from leanmodel_serving.router.upstream import from_engine, refusal
 from leanmodel_serving.router.wire import Reply, json_object
 
@@ -49,13 +51,14 @@ def lines_of_serve() -> str:
     return "\n".join(found)
 
 
-def test_its_own_errors_are_of_openais_form(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loopback", [(20000, 20001), ()], ids=["leanmodel up", "image"])
+def test_its_own_errors_are_of_openais_form(loopback: tuple[int, ...], tmp_path: Path) -> None:
     plain = tmp_path / "500.http"
     plain.write_text("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nbad", newline="")
     errors = lines_of_serve().replace("{{ config.error_file_path }}", str(plain))
     port, config = free_port(), tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(errors=errors, port=port, other=free_port()))
-    _write_haproxy(tmp_path / "haproxy", HiddenPorts(20000))
+    haproxy.write(tmp_path / "haproxy", loopback)
     process = subprocess.Popen([str(tmp_path / "haproxy"), "-db", "-f", str(config)])
     try:
         deadline = time.monotonic() + 60
