@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .ask import ENCODERS, Ask
-from .cost import Tariff, Usage
+from .cost import BYTES_PER_TOKEN, Tariff, Usage
 
 TEMPLATE_TOKENS = 64
 """What a chat template puts around each message, at most, as far as any is known."""
@@ -17,7 +17,6 @@ UNKNOWN_LENGTH = 8192
 """Tokens of context where no engine says its own."""
 GUESS_S = 10.0
 """Seconds that are held for a request whose price is by the second: it has no bound, what it took is settled."""
-BYTES_PER_TOKEN = 4
 
 
 def most_tokens(ask: Ask, size: int, fill: Mapping[str, float | int], length: int | None) -> Usage:

@@ -10,6 +10,8 @@ from leanmodel_api.serving import Price
 
 _PICO = Decimal(10) ** 12
 NANO_PER_USD = 10**9
+BYTES_PER_TOKEN = 4
+"""Of ordinary text: a guess, for where nobody has counted."""
 MOST_TOKENS = 10**9
 """More in one generation is no count."""
 

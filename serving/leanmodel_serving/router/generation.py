@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from leanmodel_api.router import Backend
 
-from .cost import Usage
+from .cost import BYTES_PER_TOKEN, Usage
 from .errors import EXTERNAL, ApiError, engine_broken, engine_down
 from .fallback import may_stand_in
 from .http import EVENTS, Answer
@@ -24,7 +24,7 @@ from .logprobs import Reading, narrow
 from .passing import refuse
 from .request import Request
 from .rescue import ask_large, ask_outside
-from .route import BYTES_PER_TOKEN, Route
+from .route import Route
 from .shadow import ask_shadow
 from .sse import DONE, event
 from .upstream import refusal

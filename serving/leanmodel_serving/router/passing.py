@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from pydantic_core import from_json
 
-from .cost import Usage
+from .cost import BYTES_PER_TOKEN, Usage
 from .errors import ApiError, engine_broken
 from .http import EVENTS, Answer
 from .request import Request
-from .route import BYTES_PER_TOKEN
 from .sse import DONE, event
 from .wire import Reply, Stream
 

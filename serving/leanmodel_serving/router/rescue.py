@@ -8,14 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from leanmodel_api.external import Provider
 from leanmodel_api.router import Backend, Resilience
 
-from .cost import Usage
+from .cost import BYTES_PER_TOKEN, Usage
 from .errors import EXTERNAL, ApiError, engine_resting
 from .fallback import kept_inside, provider_error
 from .http import Answer
 from .outside import Closed
 from .passing import Source, pass_on
 from .request import Request
-from .route import BYTES_PER_TOKEN, Route
+from .route import Route
 from .upstream import refusal
 from .wire import Reply, Stream
 

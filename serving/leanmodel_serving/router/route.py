@@ -10,11 +10,9 @@ from typing import Literal
 from leanmodel_routing.decide import Decider
 
 from .ask import Ask
+from .cost import BYTES_PER_TOKEN
 from .overrides import NO_WISHES, Wishes, affordable
 from .snapshot import Snapshot
-
-BYTES_PER_TOKEN = 4
-"""Of ordinary text. A rougher guess than the engine's own count, used only to send to the large model."""
 
 Reason = Literal[
     "fixed", "policy", "scope", "alarm", "conversation", "override", "lean-failing", "large-failing", "budget"
