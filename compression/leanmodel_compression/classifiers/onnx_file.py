@@ -80,7 +80,8 @@ def quantise(source: Path, target: Path) -> int:
     # It advises a preprocessing that has nothing to do here: shapes are known from the exporter.
     logging.disable(logging.WARNING)
     try:
-        quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8)
+        # A scale for each column costs no time and half a percent of the bytes, and halves the error.
+        quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=True)
     finally:
         logging.disable(logging.NOTSET)
     found = onnx.load(str(target))

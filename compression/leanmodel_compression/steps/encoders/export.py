@@ -35,6 +35,7 @@ class Exporting(EncoderStep):
     """
 
     name = "Export"
+    version = 2
     libraries = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 
     def __init__(self, keeps_weights: bool = False):
