@@ -34,7 +34,7 @@ from scipy.special import gammaincc, ndtri, pdtrik
 from leanmodel_routing.table import Floats, Ints, Table
 
 STAKE = 0.9
-"""Cap of f · upper; with 1 a record in thirty of the clear cases is lost to a harm that comes early."""
+"""Cap of f · upper; with 1 about 4 in 100 clear cases are lost to a harm that comes early."""
 BOLD = 1.5
 """The cap gives way where a stake of this many times what an unharmed run needs is above it."""
 LOOKS = 500
