@@ -44,5 +44,15 @@ PAIRS = (
         "Spam or ham, by logistic regression on words and runs of characters (large) or on the hundred commonest words "
         "alone (lean); balanced accuracy.",
     ),
+    Pair(
+        "articles-linear", "mean",
+        "Which of forty encyclopedia articles a sentence is from, by a MiniLM fine-tuned for four epochs (large) or by TF-IDF "
+        "of five hundred words with logistic regression (lean); accuracy.",
+    ),
+    Pair(
+        "questions-10-layers", "mean",
+        "Questions of five kinds with one right answer each, by SmolLM2-135M fine-tuned on such questions (large) or by ten "
+        "of its thirty layers, distilled from it, in 8 bits (lean); exact match. Both were served by vLLM under `leanmodel up`.",
+    ),
 )  # fmt: skip
 """Every pair."""
