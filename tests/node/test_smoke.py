@@ -107,17 +107,9 @@ def test_the_service_answers_outside(forwarded: str) -> None:
 def test_haproxys_own_errors_are_of_openais_form_too(place: Place, ready: Object) -> None:
     """What it says of 502, 503 and 504 stands in the page that the server's image brings."""
     (head,) = pods(place, NAME, "head")
-    words = (
-        "exec",
-        "-n",
-        place.namespace,
-        head,
-        "--",
-        "sh",
-        "-c",
-        'cat "$RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"',
-    )
-    config = place.kubectl.run(*words)
+    # Serve keeps it in a folder of the node's name.
+    script = 'cat "${RAY_SERVE_HAPROXY_CONFIG_FILE_LOC%/*}"/*/haproxy.cfg'
+    config = place.kubectl.run("exec", "-n", place.namespace, head, "--", "sh", "-c", script)
     pages = {code: page for code, page in re.findall(r"errorfile (50[234]) (\S+)", config)}
     assert set(pages) == {"502", "503", "504"}
     (page,) = set(pages.values())
