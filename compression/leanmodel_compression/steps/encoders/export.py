@@ -19,8 +19,10 @@ from .common import FLOAT, EncoderStep, looked
 
 # The largest difference of a logit that is let pass, as a share of the largest logit (of 1 at least).
 FLOAT_TOLERANCE = 1e-3
-# The mean difference of a class's probability that is let pass in 8 bits.
-INT8_TOLERANCE = 0.05
+# The mean difference of a class's probability that is let pass in 8 bits. On random tokens a classifier wavers: where a
+# MiniLM and a student were 0.02 and 0.05 off on them, the MiniLM 0.001 on messages. A layer too many or too few is 0.16 off, swapped
+# ones 0.3; what 8 bits cost on real texts the validation rows and the gates say.
+INT8_TOLERANCE = 0.1
 # Texts of random tokens, of so many tokens each, that are answered by both; the last row of each is padded.
 PROBES = ((1, 5), (3, 16), (8, 48))
 # What exporter, its graph library and ONNX Runtime hold beside the weights (140 MiB measured with MiniLM).
