@@ -54,5 +54,10 @@ PAIRS = (
         "Questions of five kinds with one right answer each, by SmolLM2-135M fine-tuned on such questions (large) or by ten "
         "of its thirty layers, distilled from it, in 8 bits (lean); exact match. Both were served by vLLM under `leanmodel up`.",
     ),
+    Pair(
+        "questions-w4a16", "mean",
+        "The same questions, by the same large model, or by itself in 4 bits (lean; W4A16, rounded to nearest); exact match. Both "
+        "were served by vLLM under `leanmodel up`.",
+    ),
 )  # fmt: skip
 """Every pair."""
