@@ -56,14 +56,15 @@ def made(manifest: Path, large: str, lean: str) -> list[Record]:
     data = datasets.load(data_set, manifest.resolve().parent, store)
     parts = {name: list(getattr(data, name)) for name in ASKED_PARTS}
     everything = [example for name in ASKED_PARTS for example in parts[name]]
-    answers, speeds = {}, {}
+    answers, rates = {}, {}
     for role, digest in (("large", large), ("lean", lean)):
-        answers[role], rate = asked(digest, everything)
-        speeds[role] = SimpleNamespace(requests_per_second=SimpleNamespace(value=rate))
-        print(f"{role}: {rate:.1f} texts in a second of CPU")
-    both: Any = SimpleNamespace(
-        **answers, large_scores=None, lean_scores=None, speed=SimpleNamespace(**speeds)
+        answers[role], rates[role] = asked(digest, everything)
+        print(f"{role}: {rates[role]:.1f} texts in a second of CPU")
+    speed = SimpleNamespace(
+        large=SimpleNamespace(requests_per_second=SimpleNamespace(value=rates["large"])),
+        ratio=SimpleNamespace(value=rates["lean"] / rates["large"]),
     )
+    both: Any = SimpleNamespace(**answers, large_scores=None, lean_scores=None, speed=speed)
     prices: Any = SimpleNamespace(large_price=spec.pricing.large, lean_price=spec.pricing.lean)
     judged = judged_parts(prices, parts, both, Task.of(data_set, data.label_counts))
     metric = spec.evaluation.metric

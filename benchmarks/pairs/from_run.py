@@ -62,7 +62,7 @@ def made(run: Path) -> list[Record]:
         **answers,
         large_scores=None,
         lean_scores=None,
-        speed=SimpleNamespace(large=report.speed["large"], lean=report.speed["lean"]),
+        speed=SimpleNamespace(large=report.speed["large"], ratio=report.throughput_ratio),
     )
     metric = promised(report.metric)
     task = Task.of(plan.data_set, data.label_counts)

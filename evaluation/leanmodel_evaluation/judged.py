@@ -40,6 +40,9 @@ def judged_parts(
         examples: by part, in the order in which ``asked`` holds their answers one after the other.
     """
     found, at = {}, 0
+    # The lean model's rate by the pairs of blocks: what else the machine did in its own ones alone is no cost of it.
+    large_rate = asked.speed.large.requests_per_second.value
+    lean_rate = large_rate * asked.speed.ratio.value
     for name in ASKED_PARTS:
         mine = slice(at, at + len(examples[name]))
         at = mine.stop
@@ -53,8 +56,8 @@ def judged_parts(
             lean=lean,
             judged_large=judge(examples[name], large, large, large_scores, task),
             judged_lean=judge(examples[name], lean, large, lean_scores, task),
-            large_costs=request_costs(plan.large_price, large, asked.speed.large.requests_per_second.value),
-            lean_costs=request_costs(plan.lean_price, lean, asked.speed.lean.requests_per_second.value),
+            large_costs=request_costs(plan.large_price, large, large_rate),
+            lean_costs=request_costs(plan.lean_price, lean, lean_rate),
         )
     return found
 

@@ -70,6 +70,15 @@ def test_ratio_of_speeds_compares_within_pairs() -> None:
     assert found.lean.tokens_per_second == pytest.approx(160 / (40 / 30 + 40 / 15))
 
 
+def test_ratio_of_speeds_favours_nobody_where_they_are_equal() -> None:
+    # Each is once disturbed while the other is not: the mean of 4 and 1/4 would call the lean model twice as fast.
+    calm, disturbed = block(20), block(5)
+    found = compare_speed([calm, disturbed], [disturbed, calm], (None, None), 0)
+    turned = compare_speed([disturbed, calm], [calm, disturbed], (None, None), 0)
+    assert found.ratio.value == pytest.approx(1) == turned.ratio.value
+    assert found.ratio.low == pytest.approx(1 / 4) and found.ratio.high == pytest.approx(4)
+
+
 class Paced:
     """Answers with the same number of tokens each time, long prompt and short answer."""
 
