@@ -17,6 +17,7 @@ from leanmodel_api.status import CostSummary
 
 GENERATION_SECONDS = 60.0
 QUESTION_SECONDS = 5.0
+REFUSED = 400
 COST = "ray_leanmodel_cost_usd_total"
 COUNTERFACTUAL = "ray_leanmodel_counterfactual_cost_usd_total"
 
@@ -24,22 +25,29 @@ COUNTERFACTUAL = "ray_leanmodel_counterfactual_cost_usd_total"
 def generates(endpoint: str, model: str, revision: str, token: str, task: Task | None = None) -> bool:
     """Return whether one token (a classifier: one label) came out of a revision, asked through the router.
 
-    A fact no status can stand in for.
+    A fact no status can stand in for. A model that refuses a chat, as one without a chat template does, is asked to go
+    on with a text.
     """
     chat = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-    path, field, body = ("/v1/chat/completions", "choices", chat)
+    text = {"model": model, "prompt": "Hello", "max_tokens": 1}
+    questions = [("/v1/chat/completions", "choices", chat), ("/v1/completions", "choices", text)]
     if task is not None:
         own = "/classify" if task == TASK else "/v1/embeddings"
-        path, field, body = (own, "data", {"model": model, "input": "Hello"})
-    request = urllib.request.Request(
-        f"{endpoint}/internal/revisions/{revision}{path}", data=json.dumps(body).encode(),
-        headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
-    )  # fmt: skip
-    try:
-        with urllib.request.urlopen(request, timeout=GENERATION_SECONDS) as answer:
-            return bool(json.load(answer).get(field))
-    except (urllib.error.URLError, OSError, ValueError, AttributeError):
-        return False
+        questions = [(own, "data", {"model": model, "input": "Hello"})]
+    for path, field, body in questions:
+        request = urllib.request.Request(
+            f"{endpoint}/internal/revisions/{revision}{path}", data=json.dumps(body).encode(),
+            headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
+        )  # fmt: skip
+        try:
+            with urllib.request.urlopen(request, timeout=GENERATION_SECONDS) as answer:
+                return bool(json.load(answer).get(field))
+        except urllib.error.HTTPError as error:
+            if error.code != REFUSED:
+                return False
+        except (OSError, ValueError, AttributeError):
+            return False
+    return False
 
 
 def settings_in_force(endpoint: str) -> int | None:
