@@ -10,14 +10,14 @@ seconds at 0.05 dollars an hour. Needs LEANMODEL_HOME as it was then.
 
 from __future__ import annotations
 
-import gzip
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import packing
 
 from leanmodel_api.parts import Example
 from leanmodel_api.policy import Record
@@ -32,8 +32,6 @@ from leanmodel_serving.engines.classify import answer
 from leanmodel_serving.engines.onnx import Encoder
 from leanmodel_store import datasets
 from leanmodel_store.artifacts import Store
-
-HERE = Path(__file__).resolve().parent
 
 
 def asked(digest: str, examples: Sequence[Example]) -> tuple[list[Answer], float]:
@@ -91,14 +89,7 @@ def main() -> None:
     """Write the file, and print what it amounts to."""
     manifest, name, large, lean = Path(sys.argv[1]), *sys.argv[2:5]
     found = sorted((small(record) for record in made(manifest, large, lean)), key=lambda one: str(one.prompt))
-    lines = "".join(
-        json.dumps(record.model_dump(mode="json", exclude_none=True), ensure_ascii=False) + "\n"
-        for record in found
-    )
-    out = HERE / f"{name}.jsonl.gz"
-    # Without a time in its header the same records give the same file.
-    with out.open("wb") as file, gzip.GzipFile("", "wb", mtime=0, fileobj=file) as packed:
-        packed.write(lines.encode())
+    out = packing.write(name, found)
     table = Table.of(found)
     print(
         f"{out.name}: {len(found)} records, {out.stat().st_size} bytes; mean quality: large {table.large.mean():.4f}, lean "

@@ -9,13 +9,13 @@ three decimals and seconds to two, which keeps the file small.
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import packing
 import questions
 
 from leanmodel_api.plan import ProvePlan
@@ -30,8 +30,6 @@ from leanmodel_evaluation.records import records
 from leanmodel_routing.table import Table
 from leanmodel_store import datasets
 from leanmodel_store.artifacts import Store
-
-HERE = Path(__file__).resolve().parent
 
 
 def made(run: Path) -> list[Record]:
@@ -102,14 +100,7 @@ def main() -> None:
     run, name = Path(sys.argv[1]), sys.argv[2]
     kinds = {question: kind for kind, question, _ in questions.questions()}
     found = sorted((small(record, kinds) for record in made(run)), key=lambda record: str(record.prompt))
-    lines = "".join(
-        json.dumps(record.model_dump(mode="json", exclude_none=True), ensure_ascii=False) + "\n"
-        for record in found
-    )
-    out = HERE / f"{name}.jsonl.gz"
-    # Without a time in its header the same records give the same file.
-    with out.open("wb") as file, gzip.GzipFile("", "wb", mtime=0, fileobj=file) as packed:
-        packed.write(lines.encode())
+    out = packing.write(name, found)
     table = Table.of(found)
     both = float(((table.lean > 0) & (table.large > 0)).mean())
     print(

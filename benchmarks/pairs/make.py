@@ -8,15 +8,14 @@ Half a minute of CPU. The records come out alike but for their costs, which are 
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import packing
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -80,14 +79,7 @@ def main() -> None:
         _record(text, labels[text], list(lean.classes_), mine, theirs, lean_cost, large_cost)
         for text, mine, theirs in zip(rest, lean_shares, large_shares, strict=True)
     ]
-    lines = "".join(
-        json.dumps(record.model_dump(mode="json", exclude_none=True), ensure_ascii=False) + "\n"
-        for record in records
-    )
-    out = HERE / "sms-words.jsonl.gz"
-    # Without a time in its header the same records give the same file.
-    with out.open("wb") as file, gzip.GzipFile("", "wb", mtime=0, fileobj=file) as packed:
-        packed.write(lines.encode())
+    out = packing.write("sms-words", records)
     table = Table.of(records, "balanced")
     print(
         f"{out.name}: {len(records)} records, {out.stat().st_size} bytes; balanced accuracy: large "

@@ -88,11 +88,9 @@ def step_p_value(
 ) -> float:
     """p-value of `the promise is broken at this step's threshold` on the certify part (confidences [n]).
 
-    The exact test says 1 where it does not apply: the fit part chose it, and the certify part may not choose
+    Bets on the target are placed for many steps side by side: see `target_p_values`. The exact test says 1 where it does not apply: the fit part chose it, and the certify part may not choose
     another.
     """
-    if method == "ltt-target-betting":
-        return next(target_p_values(walk, (step,), certify, confidence, retain, risk, seed))
     threshold = float(walk.thresholds[step])
     if method == "ltt-exact":
         if not exact.applies(certify, retain):
@@ -218,10 +216,12 @@ def records_needed(
         return None
     found = evidence_of(certify, losses, retain, seed)
     counts = exact.harms_of(certify, confidence >= threshold) if method == "ltt-exact" else ()
-    bets = target.arrange(certify, losses[None, :], target.lot(certify, seed))
+    bets = None
+    if method == "ltt-target-betting":
+        bets = target.arrange(certify, losses[None, :], target.lot(certify, seed))
 
     def passes(factor: float) -> bool:
-        if method == "ltt-target-betting":
+        if bets is not None:
             return bool(bets.size and target.p_values(bets, retain, risk, bets, factor)[0] <= risk)
         if counts:
             return exact.p_value(tuple(one.scaled(factor) for one in counts), retain, risk) <= risk
