@@ -48,12 +48,14 @@ class Side:
 
     Attributes:
         answering: roles whose revision has answered a real generation since it came up, and is up still.
+        silent: why models that are up do not answer, in the words of their last refusals.
         routed: whether the router runs with the newest settings, a policy among them.
         alarms: words of the monitors by which the router finds its promise broken.
         failure: (stage, message) when an application or the host has failed.
     """
 
     answering: frozenset[Role] = frozenset()
+    silent: str = ""
     routed: bool = False
     url: str | None = None
     metrics_url: str | None = None
@@ -208,6 +210,7 @@ class ServeSide:
             return Side(failure=("serve-large", words), exit_code=code if code in (2, 3) else 1)
         applications: dict[str, Any] = status.get("applications", {})
         answering: set[Role] = set()
+        silent: list[str] = []
         failure: tuple[str, str] | None = None
         router_up = bool(applications.get("router", {}).get("ready"))
         for served in self._served:
@@ -221,18 +224,22 @@ class ServeSide:
                 self._proven.discard(name)
             elif not application.get("ready"):
                 self._proven.discard(name)
-            elif router_up and (name in self._proven or self._generates(name)):
-                self._proven.add(name)
-                answering.add(served.role)
+            elif router_up:
+                words = "" if name in self._proven else self._refusal(name)
+                if words:
+                    silent.append(f"{name}: {words}")
+                else:
+                    self._proven.add(name)
+                    answering.add(served.role)
         return Side(
-            answering=frozenset(answering), routed=router_up and self._settings_in_force(), failure=failure,
+            answering=frozenset(answering), silent="; ".join(silent), routed=router_up and self._settings_in_force(), failure=failure,
             url=f"{self.endpoint}/v1" if "Large" in answering else None, metrics_url=status.get("metrics") or None,
             cost=self._costs(status.get("metrics")), alarms=self._alarms,
         )  # fmt: skip
 
-    def _generates(self, revision: str) -> bool:
+    def _refusal(self, revision: str) -> str:
         task = task_of(self.model.spec)
-        return probe.generates(self.endpoint, self.model.metadata.name, revision, self._token(), task)
+        return probe.refusal(self.endpoint, self.model.metadata.name, revision, self._token(), task)
 
     def _settings_in_force(self) -> bool:
         """Return whether the router says that it runs with the newest settings, and these carry a policy."""

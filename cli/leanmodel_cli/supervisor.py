@@ -111,6 +111,7 @@ class Supervisor:
         seen = replace(
             self.seen, large_serves=side.answers("Large"), lean_serves=side.answers("Lean"), routed=side.routed,
             url=side.url, metrics_url=side.metrics_url, cost=side.cost or self.seen.cost, alarms=side.alarms,
+            silent=side.silent,
         )  # fmt: skip
         for stage, role in (("serve-large", "Large"), ("serve-lean", "Lean")):
             result = seen.large if role == "Large" else seen.lean
@@ -224,7 +225,9 @@ class Supervisor:
         if self.settled:
             return None
         running = self.timeline.running[0] if self.timeline.running else phase(self.model, seen)
-        detail = f": {self.job.last.step}" if self.job is not None and self.job.last is not None else ""
+        last = self.job.last.step if self.job is not None and self.job.last is not None else ""
+        said = last if self.job is not None else seen.silent
+        detail = f": {said}" if said else ""
         left = self.timeline.remaining(now)
         return Progress(
             step=running + detail, percent=self.timeline.percent(now - self.began, now), eta_seconds=int(left)

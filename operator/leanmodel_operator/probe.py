@@ -18,12 +18,14 @@ from leanmodel_api.status import CostSummary
 GENERATION_SECONDS = 60.0
 QUESTION_SECONDS = 5.0
 REFUSED = 400
+MOST_BYTES, MOST_WORDS = 64 * 1024, 300
+"""Of an error: bytes that are read, and characters that go into a status."""
 COST = "ray_leanmodel_cost_usd_total"
 COUNTERFACTUAL = "ray_leanmodel_counterfactual_cost_usd_total"
 
 
-def generates(endpoint: str, model: str, revision: str, token: str, task: Task | None = None) -> bool:
-    """Return whether one token (a classifier: one label) came out of a revision, asked through the router.
+def refusal(endpoint: str, model: str, revision: str, token: str, task: Task | None = None) -> str:
+    """Return why no token (a classifier: no label) came out of a revision, asked through the router; empty when one did.
 
     A fact no status can stand in for. A model that refuses a chat, as one without a chat template does, is asked to go
     on with a text.
@@ -34,6 +36,7 @@ def generates(endpoint: str, model: str, revision: str, token: str, task: Task |
     if task is not None:
         own = "/classify" if task == TASK else "/v1/embeddings"
         questions = [(own, "data", {"model": model, "input": "Hello"})]
+    words = ""
     for path, field, body in questions:
         request = urllib.request.Request(
             f"{endpoint}/internal/revisions/{revision}{path}", data=json.dumps(body).encode(),
@@ -41,13 +44,23 @@ def generates(endpoint: str, model: str, revision: str, token: str, task: Task |
         )  # fmt: skip
         try:
             with urllib.request.urlopen(request, timeout=GENERATION_SECONDS) as answer:
-                return bool(json.load(answer).get(field))
+                return "" if json.load(answer).get(field) else f"{path}: an answer without {field}"
         except urllib.error.HTTPError as error:
+            words = f"{path}: {_said(error)}"
             if error.code != REFUSED:
-                return False
-        except (OSError, ValueError, AttributeError):
-            return False
-    return False
+                return words
+        except (OSError, ValueError, AttributeError) as error:
+            return f"{path}: {error}"
+    return words
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Return an answer's status and the message of its error, where it is of OpenAI's form."""
+    try:
+        message = str(json.loads(error.read(MOST_BYTES))["error"]["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        message = str(error.reason)
+    return f"{error.code} {' '.join(message.split())[:MOST_WORDS]}"
 
 
 def settings_in_force(endpoint: str) -> int | None:

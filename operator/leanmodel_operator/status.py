@@ -41,6 +41,7 @@ class Observed:
         working: whether a Job is under way; one that began before spec.suspend goes on.
         answering: whether anything answers requests now, of whatever revision.
         alarms: words of the monitors by which the router finds its promise broken, and sends everything large.
+        silent: why revisions that are up do not answer, in the words of their last refusals.
         stable: the lean revision of before, which keeps its traffic while this generation's is made.
     """
 
@@ -55,6 +56,7 @@ class Observed:
     working: bool = False
     answering: bool = False
     alarms: tuple[str, ...] = ()
+    silent: str = ""
     stable: RevisionRef | None = None
     progress: Progress | None = None
     cost: CostSummary | None = None
@@ -181,7 +183,7 @@ def _statements(model: LeanModel, seen: Observed) -> list[tuple[ConditionType, S
             "Serving",
             "False",
             "Starting" if not seen.failure else "Failed",
-            failure or "no model answers yet",
+            failure or f"no model answers yet{f': {seen.silent}' if seen.silent else ''}",
         )
     )
     done = phase(model, seen)

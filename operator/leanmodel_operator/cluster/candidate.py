@@ -137,7 +137,8 @@ class _State:
         )
         words = application_failure(self.seen.serve, name)
         if not with_traffic and not words and name in self.seen.facts.late:
-            words = start_too_slow(self.seen.serve, name, self.settings.start_deadline_seconds)
+            facts, limit = self.seen.facts, self.settings.start_deadline_seconds
+            words = start_too_slow(self.seen.serve, name, limit, facts.silent.get(name, ""))
         if with_traffic and not words:
             return
         record = self._by_key(step, key)

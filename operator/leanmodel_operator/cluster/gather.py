@@ -49,6 +49,7 @@ class _Known:
     uid: str
     token: str = ""
     answers: dict[tuple[str, str], float] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
     starting: dict[tuple[str, str], float] = field(default_factory=dict)
     in_force: tuple[str, int | None] = ("", None)
     logs: dict[str, tuple[float, LogSeen]] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class Gatherer:
         known.logs = {uid: entry for uid, entry in known.logs.items() if uid in current}
         generation = known.in_force[1] if known.in_force[0] == _cluster(seen) else None
         return Facts(
-            answers=answers, late=late, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
+            answers=answers, late=late, silent=dict(known.silent), router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
             tokens=bool(known.token), inputs=inputs, missing=missing, kuberay=self.kuberay, cost=known.cost[1],
             broken=known.broken, 
             provider_key=await self._key(name, provider.key_secret(model), provider.ROUTER, known),
@@ -122,6 +123,7 @@ class Gatherer:
         now = time.monotonic()
         up = {b.revision for b in router.backends() if seen.serve.running(b.revision)}
         known.answers = {key: at for key, at in known.answers.items() if key[0] == cluster and key[1] in up}
+        known.silent = {revision: words for revision, words in known.silent.items() if revision in up}
         port = seen.serve.port or SERVE_PORT
         endpoint = _filled(self._settings.endpoint, name, port)
         for revision in sorted(up):
@@ -158,13 +160,15 @@ class Gatherer:
         self, name: Name, known: _Known, cluster: str, revision: str, endpoint: str, task: Task | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        went = await loop.run_in_executor(
-            self._threads, probe.generates, endpoint, name[1], revision, known.token, task
+        words = await loop.run_in_executor(
+            self._threads, probe.refusal, endpoint, name[1], revision, known.token, task
         )
-        if went:
-            known.answers[(cluster, revision)] = time.monotonic()
-        else:
+        if words:
             known.answers.pop((cluster, revision), None)
+            known.silent[revision] = words
+        else:
+            known.answers[(cluster, revision)] = time.monotonic()
+            known.silent.pop(revision, None)
 
     async def _ask_settings(self, known: _Known, cluster: str, endpoint: str) -> None:
         loop = asyncio.get_running_loop()
@@ -313,4 +317,4 @@ def _cluster(seen: Observed) -> str:
 
 def _state(known: _Known) -> Any:
     logs = {uid: log for uid, (_, log) in known.logs.items()}
-    return frozenset(known.answers), known.in_force, logs, known.cost[1], known.broken
+    return frozenset(known.answers), known.silent.copy(), known.in_force, logs, known.cost[1], known.broken

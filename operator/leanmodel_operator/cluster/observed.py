@@ -86,6 +86,7 @@ class Facts:
 
     Attributes:
         answers: revisions through which a real generation has gone, and whose applications are up still.
+        silent: why a revision whose application is up does not answer, in the words of its last refusal.
         late: revisions that have been started for longer than they may take, and have never answered.
         router_generation: of the settings that the router has in force; None when it did not say.
         logs: by pod's uid.
@@ -101,6 +102,7 @@ class Facts:
     """
 
     answers: frozenset[str] = frozenset()
+    silent: Mapping[str, str] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
     router_generation: int | None = None
     logs: Mapping[str, LogSeen] = field(default_factory=dict)

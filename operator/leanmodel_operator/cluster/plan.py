@@ -182,6 +182,7 @@ def _for_status(
         failure=(found.failure.step, found.failure.message) if found.failure else None,
         routed=_routed(found, seen), answering=bool(answers & with_traffic(seen)), stable=stable,
         working=any(job.state == "Running" for job in seen.jobs),
+        silent="; ".join(f"{name}: {words}" for name, words in sorted(seen.facts.silent.items())),
     )  # fmt: skip
 
 
@@ -235,7 +236,8 @@ def _missing(seen: Observed, settings: Settings, before: Status | None, blocked:
             )
         )
     for name in sorted(seen.facts.late & with_traffic(seen)):
-        words = start_too_slow(seen.serve, name, settings.start_deadline_seconds)
+        silent = seen.facts.silent.get(name, "")
+        words = start_too_slow(seen.serve, name, settings.start_deadline_seconds, silent)
         found.append(Trouble("serve", "StartSlow", words))
     if seen.facts.missing:
         found.append(Trouble("compress-large", "InputsMissing", seen.facts.missing))

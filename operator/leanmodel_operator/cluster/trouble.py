@@ -170,14 +170,22 @@ def replica_lost(serve: ServeSeen | None, revision: str) -> str:
     )
 
 
-def start_too_slow(serve: ServeSeen | None, revision: str, seconds: float) -> str:
-    """Return that a revision has not answered in time, with what Serve says of it."""
+def start_too_slow(serve: ServeSeen | None, revision: str, seconds: float, silent: str = "") -> str:
+    """Return that a revision has not answered in time, with what Serve says of it.
+
+    Args:
+        serve: what Serve shows.
+        revision: which.
+        seconds: the deadline.
+        silent: its last refusal, where it was asked.
+    """
     seen = serve.active.get(revision) if serve is not None else None
     state = (
         f"Serve says {seen.status}{f': {seen.message}' if seen.message else ''}"
         if seen
         else "Serve does not list it"
     )
+    state += f"; asked for a token, {silent}" if silent else ""
     return (
         f"{revision} has not answered within {seconds:.0f} s of its start ({state}): see the log of its worker pod; then "
         "annotate the LeanModel with leanmodel.io/retry, or raise the operator's startDeadlineSeconds"

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -22,9 +23,11 @@ from leanmodel_cli.main import main
 from leanmodel_cli.ports import check_port
 from leanmodel_cli.processes import Child
 from leanmodel_cli.runs import Run, only_run, read_json, read_manifest, start_time, write_atomic
+from leanmodel_cli.serve import ServeSide
 from leanmodel_cli.survey import survey
 from leanmodel_cli.table import stated
 from leanmodel_cli.trial import trial
+from leanmodel_operator import probe
 from leanmodel_operator.jobs import large_plan
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
@@ -194,3 +197,25 @@ def test_what_is_left_is_said_as_finely_as_it_is_known(capsys, eta, words):
 def test_a_promise_is_told_as_it_was_written(written: str, told: str) -> None:
     assert stated(float(written)) == told
     assert stated(1 - (1 - float(written))) == told
+
+
+def test_a_model_that_is_up_and_does_not_answer_is_told_with_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = ServeSide(MODEL, Run.of("spam-filter"), tmp_path / "store", 8000, 1)
+    side.host = SimpleNamespace(poll=lambda: None)  # type: ignore[assignment]
+    side._served = (SimpleNamespace(revision=SimpleNamespace(name="large-1"), role="Large"),)  # type: ignore[assignment]
+    ready = {"ready": True}
+    side.run.serve.mkdir(parents=True)
+    status = {"applications": {"router": ready, "large-1": ready}}
+    (side.run.serve / "status.json").write_text(json.dumps(status))
+    said = ["/v1/chat/completions: 500 out of memory", ""]
+    monkeypatch.setattr(probe, "refusal", lambda *_: said.pop(0))
+    seen = side.observe()
+    assert (seen.answering, seen.silent) == (
+        frozenset(),
+        "large-1: /v1/chat/completions: 500 out of memory",
+    )
+    seen = side.observe()
+    assert (seen.answering, seen.silent) == (frozenset({"Large"}), "")
+    assert side.observe().answering == {"Large"}, "it is not asked again while it is up"

@@ -69,6 +69,7 @@ class World:
         facts = Facts(
             answers=frozenset(up & reachable - self.deaf) if not self.down else frozenset(),
             late=frozenset(self.late & reachable),
+            silent={name: "/v1/chat/completions: 503 no" for name in sorted(up & reachable & self.deaf)},
             router_generation=self.router_generation, logs=dict(self.logs),
             tokens=("Secret", "lm-spam-filter-tokens") in self.objects, inputs=self.inputs,
             provider_key=self.provider_key, teacher_key=self.teacher_key, broken=self.promise,

@@ -277,11 +277,16 @@ def test_a_dark_revision_that_never_answers_is_taken_out():
 def test_a_first_large_model_that_takes_long_is_said_and_left_to_start():
     world = World(manifest())
     world.deaf = {f"large-{digit * 8}" for digit in "0123456789abcdef"}
-    world.late = world.deaf
     for _ in range(20):
         world.reconcile()
         world.play()
-    assert world.condition("Ready")["reason"] == "StartSlow"
+    said = world.condition("Serving")["message"]
+    assert said == "no model answers yet: large-22222222: /v1/chat/completions: 503 no"
+    world.late = world.deaf
+    world.settle()
+    ready = world.condition("Ready")
+    assert ready["reason"] == "StartSlow"
+    assert "asked for a token, /v1/chat/completions: 503 no" in ready["message"]
     assert len(world.applications()) == 2, "there is nothing else that could answer"
     world.deaf = world.late = set()
     world.settle()

@@ -46,20 +46,20 @@ def router(codes: dict[str, int], answer: object = ANSWER) -> Iterator[tuple[str
 
 
 @pytest.mark.parametrize(
-    ("codes", "generates", "paths"),
+    ("codes", "words", "paths"),
     [
-        ({CHAT: 200}, True, [CHAT]),
-        ({CHAT: 400, TEXT: 200}, True, [CHAT, TEXT]),
-        ({CHAT: 400, TEXT: 400}, False, [CHAT, TEXT]),
-        ({CHAT: 503, TEXT: 200}, False, [CHAT]),
-        ({CHAT: 401, TEXT: 200}, False, [CHAT]),
+        ({CHAT: 200}, "", [CHAT]),
+        ({CHAT: 400, TEXT: 200}, "", [CHAT, TEXT]),
+        ({CHAT: 400, TEXT: 400}, "/v1/completions: 400 Bad Request", [CHAT, TEXT]),
+        ({CHAT: 503, TEXT: 200}, "/v1/chat/completions: 503 Service Unavailable", [CHAT]),
+        ({CHAT: 401, TEXT: 200}, "/v1/chat/completions: 401 Unauthorized", [CHAT]),
     ],
 )
 def test_a_model_without_a_chat_template_is_asked_for_a_text(
-    codes: dict[str, int], generates: bool, paths: list[str]
+    codes: dict[str, int], words: str, paths: list[str]
 ) -> None:
     with router(codes) as (address, asked):
-        assert probe.generates(address, "m", "large-1", "token") is generates
+        assert probe.refusal(address, "m", "large-1", "token") == words
     assert [path for path, _ in asked] == paths
     assert {text for _, text in asked} == {"Hello"}
 
@@ -67,11 +67,19 @@ def test_a_model_without_a_chat_template_is_asked_for_a_text(
 @pytest.mark.parametrize("code", [200, 400])
 def test_a_classifier_is_asked_for_a_label_alone(code: int) -> None:
     with router({"/classify": code}) as (address, asked):
-        assert probe.generates(address, "m", "large-1", "token", TASK) is (code == 200)
+        assert (probe.refusal(address, "m", "large-1", "token", TASK) == "") is (code == 200)
     assert [path for path, _ in asked] == ["/classify"]
+
+
+def test_the_words_of_an_error_are_the_ones_of_its_body_on_one_line_and_not_without_end() -> None:
+    body = {"error": {"message": "the model\n runs out of memory " + "." * 1000, "code": 500}}
+    with router({CHAT: 500}, body) as (address, _):
+        found = probe.refusal(address, "m", "large-1", "token")
+    assert found.startswith("/v1/chat/completions: 500 the model runs out of memory ...")
+    assert len(found) < 400
 
 
 def test_an_answer_without_a_token_and_nobody_there_are_no_generation() -> None:
     with router({CHAT: 200}, {"choices": []}) as (address, _):
-        assert not probe.generates(address, "m", "large-1", "token")
-    assert not probe.generates(address, "m", "large-1", "token")
+        assert probe.refusal(address, "m", "large-1", "token") == f"{CHAT}: an answer without choices"
+    assert "refused" in probe.refusal(address, "m", "large-1", "token")
