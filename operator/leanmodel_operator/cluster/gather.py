@@ -32,6 +32,8 @@ from .settings import Settings
 PROGRESS_SECONDS = 10.0
 PROVEN_SECONDS = 300.0
 """How long a generation that went through counts, while its application stays up."""
+MISSES = 3
+"""So many refusals in a row take it back: one of them may be a router that is full at the moment."""
 INPUTS_SECONDS = 30.0
 COST_SECONDS = 300.0
 KUBERAY_SECONDS = 25.0
@@ -49,7 +51,8 @@ class _Known:
     uid: str
     token: str = ""
     answers: dict[tuple[str, str], float] = field(default_factory=dict)
-    silent: dict[str, str] = field(default_factory=dict)
+    silent: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Refusals in a row, and the words of the last one."""
     starting: dict[tuple[str, str], float] = field(default_factory=dict)
     in_force: tuple[str, int | None] = ("", None)
     logs: dict[str, tuple[float, LogSeen]] = field(default_factory=dict)
@@ -107,7 +110,7 @@ class Gatherer:
         known.logs = {uid: entry for uid, entry in known.logs.items() if uid in current}
         generation = known.in_force[1] if known.in_force[0] == _cluster(seen) else None
         return Facts(
-            answers=answers, late=late, silent=dict(known.silent), router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
+            answers=answers, late=late, silent={revision: words for revision, (_, words) in known.silent.items()}, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
             tokens=bool(known.token), inputs=inputs, missing=missing, kuberay=self.kuberay, cost=known.cost[1],
             broken=known.broken, 
             provider_key=await self._key(name, provider.key_secret(model), provider.ROUTER, known),
@@ -123,7 +126,7 @@ class Gatherer:
         now = time.monotonic()
         up = {b.revision for b in router.backends() if seen.serve.running(b.revision)}
         known.answers = {key: at for key, at in known.answers.items() if key[0] == cluster and key[1] in up}
-        known.silent = {revision: words for revision, words in known.silent.items() if revision in up}
+        known.silent = {revision: said for revision, said in known.silent.items() if revision in up}
         port = seen.serve.port or SERVE_PORT
         endpoint = _filled(self._settings.endpoint, name, port)
         for revision in sorted(up):
@@ -163,12 +166,14 @@ class Gatherer:
         words = await loop.run_in_executor(
             self._threads, probe.refusal, endpoint, name[1], revision, known.token, task
         )
-        if words:
-            known.answers.pop((cluster, revision), None)
-            known.silent[revision] = words
-        else:
+        if not words:
             known.answers[(cluster, revision)] = time.monotonic()
             known.silent.pop(revision, None)
+            return
+        misses = known.silent.get(revision, (0, ""))[0] + 1
+        known.silent[revision] = (misses, words)
+        if misses >= MISSES:
+            known.answers.pop((cluster, revision), None)
 
     async def _ask_settings(self, known: _Known, cluster: str, endpoint: str) -> None:
         loop = asyncio.get_running_loop()
@@ -317,4 +322,5 @@ def _cluster(seen: Observed) -> str:
 
 def _state(known: _Known) -> Any:
     logs = {uid: log for uid, (_, log) in known.logs.items()}
-    return frozenset(known.answers), known.silent.copy(), known.in_force, logs, known.cost[1], known.broken
+    silent = {revision: words for revision, (_, words) in known.silent.items()}
+    return frozenset(known.answers), silent, known.in_force, logs, known.cost[1], known.broken

@@ -276,7 +276,8 @@ def _requeue(
     asked = following is not None and (
         not _confirmed(seen) or any(b.revision not in seen.facts.answers for b in following.backends())
     )
-    if asked or any(job.state == "Running" for job in seen.jobs):
+    # Who refuses is asked again soon, whether it answered before or not.
+    if asked or seen.facts.silent or any(job.state == "Running" for job in seen.jobs):
         return LOOK_AGAIN
     return 30.0 if seen.facts.provider_key or seen.facts.teacher_key else None
 
