@@ -17,11 +17,12 @@ from types import TracebackType
 from .shapes import ModelShape
 
 MIB = 2**20
-# Interpreter, torch, transformers: 500 to 560 MiB of anonymous memory, as measured on models of no size (another 340 are
-# mapped libraries, which a kernel drops when memory is short), and what allocators hold between two uses; llmcompressor
-# adds some.
-PROCESS_BYTES = 640 * MIB
+# Interpreter, torch, transformers: 485 to 500 MiB of anonymous memory, as measured in Jobs on models of no size (another
+# 340 are mapped libraries, which a kernel drops when memory is short); llmcompressor adds some.
+PROCESS_BYTES = 512 * MIB
 LLMCOMPRESSOR_BYTES = 40 * MIB
+# What the first backward pass and an optimiser bring along: threads and their arenas, modules.
+TRAINER_BYTES = 32 * MIB
 FLOAT = 4
 
 
@@ -68,7 +69,7 @@ def training_bytes(
         layers: layers that autograd goes through.
         logit_copies: vocabulary-wide rows held per answer position.
     """
-    steady = weights_bytes(shape) + 3 * FLOAT * trained
+    steady = TRAINER_BYTES + weights_bytes(shape) + 3 * FLOAT * trained
     batch = activation_bytes(shape, tokens, layers) + logits_bytes(shape, answers, logit_copies)
     # Writing a checkpoint holds its bytes once more.
     checkpoint = 3 * FLOAT * trained

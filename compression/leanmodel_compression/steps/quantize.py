@@ -20,7 +20,6 @@ from leanmodel_api.step_rules import quantize_issues
 from leanmodel_api.steps import MADE_FOR
 
 from .. import hf, memory
-from ..batches import MICRO_ANSWERS, MICRO_TOKENS
 from ..families import HEAD
 from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
 from . import scaling
@@ -98,7 +97,7 @@ class Quantization:
 
     def memory(self, task: Task) -> int:
         """The weights and their integers; calibrating also holds states of all samples, and GPTQ a layer's Hessians."""
-        base = checked(task, task.shape, memory.forward_bytes(task.shape, MICRO_TOKENS, MICRO_ANSWERS))
+        base = checked(task, task.shape, 0)
         if task.spec.algorithm == "RTN":
             return memory.LLMCOMPRESSOR_BYTES + base
         lengths = [len(row.ids) for row in samples(task)]

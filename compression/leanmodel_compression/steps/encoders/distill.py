@@ -23,7 +23,7 @@ from ...classifiers import models
 from ...shapes import forward_flops
 from .. import stopping, training
 from ..protocol import Outcome, Place, Task, WithRows, Work
-from .common import FLOAT, EncoderStep, longest, looked, training_bytes, training_flops
+from .common import FLOAT, EncoderStep, activation_bytes, longest, looked, training_bytes, training_flops
 from .finetune import finish, length_issues
 from .mapped import attention_pairs, hidden_pairs, mapping_issues, relation_heads
 from .relations import Recorder, relation_bytes, relation_loss
@@ -52,8 +52,11 @@ class EncoderDistillation(WithRows, EncoderStep):
         """The student's training beside the teacher and what its pass holds."""
         teacher = task.teacher or task.shape
         tokens, _ = training.micro(task)
+        # The teacher's, and the student's with their gradients.
         states = FLOAT * tokens * teacher.hidden * (teacher.layers + 1)
-        beside = FLOAT * teacher.parameters + (states if "Hidden" in task.spec.objectives else 0)
+        states += 2 * FLOAT * tokens * task.shape.hidden * (task.shape.layers + 1)
+        beside = FLOAT * teacher.parameters + activation_bytes(teacher, tokens, 1)
+        beside += states if "Hidden" in task.spec.objectives else 0
         if "Attention" in task.spec.objectives:
             pairs = len(attention_pairs(task))
             beside += relation_bytes(tokens, longest(task.rows), relation_heads(task), pairs, teacher)

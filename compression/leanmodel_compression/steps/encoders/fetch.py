@@ -22,7 +22,7 @@ class EncoderFetching(EncoderStep):
 
     def memory(self, task: Task) -> int:
         """Loading, with a copy."""
-        return looked(task.shape, memory.PROCESS_BYTES + 3 * FLOAT * task.shape.parameters)
+        return looked(task.shape, memory.PROCESS_BYTES + 2 * FLOAT * task.shape.parameters)
 
     def work(self, task: Task) -> Work:
         """Reading and writing; transformers takes seconds to get going."""

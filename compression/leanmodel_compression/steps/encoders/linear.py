@@ -21,7 +21,7 @@ from ..protocol import Outcome, Place, StepError, Task, Work
 from .common import EncoderStep, encoder
 
 # What scikit-learn, its solver and the graph's library hold resident.
-LIBRARIES_BYTES = 150 * memory.MIB
+LIBRARIES_BYTES = 50 * memory.MIB
 # Bytes of a stored entry of a sparse matrix, of which solver and splits hold copies.
 ENTRY_BYTES = 12 * 4
 # The largest difference of a logit between scikit-learn and the file, as a share of the largest logit.

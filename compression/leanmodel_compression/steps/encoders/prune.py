@@ -43,8 +43,9 @@ class EncoderPruning(EncoderStep):
         return replace(encoder(task.shape), layers=stays)
 
     def memory(self, task: Task) -> int:
-        """Cutting holds the kept weights."""
-        return looked(self.after(task), memory.PROCESS_BYTES + 2 * FLOAT * task.shape.parameters)
+        """Cutting holds what was, and what is kept."""
+        held = FLOAT * (task.shape.parameters + self.after(task).parameters)
+        return looked(self.after(task), memory.PROCESS_BYTES + held)
 
     def work(self, task: Task) -> Work:
         """Reading and writing."""
