@@ -1,7 +1,7 @@
 """Every technique, alone and healed, on real models: sizes, quality, speed, time and memory, and the goals beside them.
 
-Three phases: `make` compresses and judges (it may run beside other work), `speed` measures engines against the large
-model and `llmcompressor` our steps against llm-compressor called directly (both want the machine alone). What was done
+Phases: `make` compresses and judges (it may run beside other work), `estimate` asks what `leanmodel estimate` says of
+what was made, `speed` measures engines against the large model and `llmcompressor` our steps against llm-compressor called directly (both want the machine alone). What was done
 is kept in `--work` line by line and in the store there, so that an interrupted run goes on; docs/results/compression.md is
 written after every row. Run: make bench-compression BENCH_ARGS="--work FOLDER"; one row in minutes, into a page in the
 work folder: --rows "words/rtn w4a16" --examples 8.
@@ -28,7 +28,7 @@ from leanmodel_api.plan import CompressResult
 from leanmodel_api.report import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
-PHASES = ("make", "load", "speed", "llmcompressor")
+PHASES = ("make", "estimate", "load", "speed", "llmcompressor")
 LOADED = ("width 12.5% healed", "qat w4a16", "qat w8a8", "shared by two healed")
 """What `load` tries where no rows are named: shapes and grids that no other test brings into vLLM."""
 
@@ -42,8 +42,8 @@ class Run:
         limits = Limits(int(options.memory * 2**30), options.threads, options.examples)
         self.maker = Maker(options.work, limits)
         self.rows = rows(options.examples)
-        self.loads, self.speeds, self.directs = (
-            Lines(options.work / f"{name}.jsonl") for name in ("loads", "speeds", "direct")
+        self.loads, self.speeds, self.directs, self.estimates = (
+            Lines(options.work / f"{name}.jsonl") for name in ("loads", "speeds", "direct", "estimates")
         )
         self.failed = 0
 
@@ -56,6 +56,14 @@ class Run:
         """Make and judge the rows that are wanted."""
         for row in self.wanted():
             self.attempt(row, lambda row=row: self.maker.line(row, make=True))
+
+    def estimate(self) -> None:
+        """Ask what the code of today says of the rows that are made."""
+        made = [(row, line) for row in self.wanted() if (line := self.maker.line(row)) and "result" in line]
+        told = self.maker.foretell([row for row, _ in made])
+        for row, line in made:
+            self._keep(self.estimates, {"row": row.id, "key": line["key"], "bytes": told[row.id]})
+        self.write()
 
     def load(self) -> None:
         """Load rows in their engine, have them answer, and print what they say."""
@@ -126,7 +134,8 @@ class Run:
                 found.errors[row.id] = str(line["error"])
             elif line is not None:
                 made = CompressResult.model_validate(line["result"])
-                found.lines[row.id] = Line(row, made, line["judged"], line["load"])
+                told = self.estimates.find(row.id, line["key"])
+                found.lines[row.id] = Line(row, made, line["judged"], line["load"], told and told["bytes"])
                 self._speed(found, row, made)
                 found.baselines |= {row.subject: line["baselines"]} if "baselines" in line else {}
         return found

@@ -22,7 +22,7 @@ from .rows import LARGE, Row, Subject
 from .subjects import Limits
 from .watched import Watched, watch
 
-ASK = Path(__file__).with_name("ask.py")
+ASK, FORETELL = Path(__file__).with_name("ask.py"), Path(__file__).with_name("foretell.py")
 BATCH = 8
 """Messages that an encoder is asked together: in 8 bits an answer depends a little on its neighbours."""
 JUDGED = "1"
@@ -134,13 +134,26 @@ class Maker:
         vocabulary = Tokenizer.from_file(str(file)).get_vocab_size()
         return {"windows": subjects.windows(file, "test", subjects.WINDOW)[:count], "vocabulary": vocabulary}
 
+    def foretell(self, made: Sequence[Row]) -> dict[str, int]:
+        """Return the peak memory in bytes that is estimated before any work, by row; their large models are made."""
+        plans: dict[str, list[Any]] = {}
+        for row in made:
+            found, plan = self.large(row.subject, make=False), self.plan(row, make=False)
+            if found is not None and plan is not None:
+                both = [plan] if row.name == LARGE else [found[0], plan]
+                plans[row.id] = [json.loads(one.to_json()) for one in both]
+        return self._run(FORETELL, {"plans": plans, "store": str(self.store.root)})
+
     def _ask(self, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+        return self._run(ASK, {"model": str(folder), "threads": self.limits.threads, **asked})
+
+    def _run(self, script: Path, asked: dict[str, Any]) -> dict[str, Any]:
+        """Run a script under the compression environment, with its input and output as files."""
         source, target = self.work / "asked.json", self.work / "answered.json"
-        whole = {"model": str(folder), "threads": self.limits.threads, **asked}
-        source.write_text(json.dumps(whole), encoding="utf-8")
-        done = watch([str(compression_python()), str(ASK), str(source), str(target)], self.limits.threads)
+        source.write_text(json.dumps(asked), encoding="utf-8")
+        done = watch([str(compression_python()), str(script), str(source), str(target)], self.limits.threads)
         if done.code != 0:
-            raise RowError(f"asking {folder} failed with {done.code}\n{done.errors}")
+            raise RowError(f"{script.name} failed with {done.code}\n{done.errors}")
         found: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
         return found
 

@@ -67,7 +67,7 @@ HOW_TO_READ = [
     "transformers in float32; quantised weights expanded), labels from ONNX Runtime. *Kept* is by the large model's on the same messages.",
     "- *Bytes* and *parameters* are those that the engine loads. *Speed* is measured in vLLM or ONNX Runtime against the large model in the same "
     "run; a row with the shapes of another shares its figure; where nothing but zeros or values differ from the large model there is none to measure.",
-    "- *Seconds* are of all steps of the row, *peak* is their largest anonymous memory, *estimated* what was said before. Rows marked * "
+    "- *Seconds* are of all steps of the row, *peak* is their largest anonymous memory, *estimated* what `leanmodel estimate` says before any work. Rows marked * "
     "were made beside other work: their seconds are upper bounds.",
 ]  # fmt: skip
 

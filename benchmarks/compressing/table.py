@@ -26,12 +26,14 @@ class Line:
         made: what its Job told.
         judged: its answers.
         load: processes that waited for the machine when it began: beside others' work, seconds are an upper bound.
+        foretold: its peak memory as `leanmodel estimate` says it today, bytes; None where it was not asked.
     """
 
     row: Row
     made: CompressResult
     judged: dict[str, Any]
     load: float
+    foretold: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -60,8 +62,8 @@ class Line:
 
     @property
     def estimated(self) -> int:
-        """The largest of what was estimated before each step, bytes."""
-        return max((step.estimated_memory_bytes for step in self.made.steps), default=0)
+        """The largest of what is estimated for its steps, bytes: by the code of today where it was asked."""
+        return self.foretold or max((step.estimated_memory_bytes for step in self.made.steps), default=0)
 
 
 @dataclass
