@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "tests" / "clients"
-sys.path[:0] = [str(ROOT / folder) for folder in ("tests/doubles", "tests/unit/serving", "tests/clients")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests/doubles", "tests/clients")]
 
 from hop.environment import environment, version  # noqa: E402
 from policies_made import made  # noqa: E402

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "doubles"), str(ROOT / "tests" / "unit" / "serving")]
+sys.path.insert(0, str(ROOT / "tests" / "doubles"))
 
 from counting_engine import counting_engine  # noqa: E402
 from fault_run import Seen, Swapped, policies_under_load, settings, streams_under_a_kill, two_routers  # noqa: E402
@@ -41,7 +41,7 @@ async def killed(folder: Path, streams: int) -> tuple[list[Seen], int, int]:
         (folder / "router.json").write_text(settings(engine.url).to_json())
         async with two_routers(folder) as (routers, session):
             urls = [f"http://127.0.0.1:{port}" for port in routers.ports]
-            seen = await streams_under_a_kill(session, engine, urls, lambda: routers.kill(1), streams)
+            seen = await streams_under_a_kill(session, engine, urls, lambda _: routers.kill(1), streams)
             await engine.idle()
             return seen, engine.stopped.total(), engine.running.total()
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "doubles"), str(ROOT / "tests" / "unit" / "serving")]
+sys.path.insert(0, str(ROOT / "tests" / "doubles"))
 
 from fuzz_run import CLIENTS, Fuzzed, fuzz  # noqa: E402
 

@@ -14,7 +14,7 @@ from leanmodel_api.serving import Price
 
 from .environment import ROOT
 
-sys.path.append(str(ROOT / "tests" / "unit" / "serving"))
+sys.path.append(str(ROOT / "tests" / "doubles"))
 
 from policies_made import made  # noqa: E402
 

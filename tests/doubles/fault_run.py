@@ -92,7 +92,11 @@ class Seen:
                     data = line.removeprefix(b"data: ").strip()
                     self.done = self.done or data == b"[DONE]"
                     if data and not self.done:
-                        self.text += json.loads(data)["choices"][0]["text"]
+                        event = json.loads(data)
+                        if "error" in event:
+                            self.lost = str(event["error"])
+                        else:
+                            self.text += event["choices"][0]["text"]
                         self.begun.set()
         except (aiohttp.ClientError, ConnectionError) as error:
             self.lost = type(error).__name__
@@ -104,19 +108,20 @@ async def streams_under_a_kill(
     session: aiohttp.ClientSession,
     engine: CountingEngine,
     urls: Sequence[str],
-    kill: Callable[[], object],
+    kill: Callable[[list[Seen]], object],
     streams: int,
     beside: int = 0,
 ) -> list[Seen]:
     """Open so many streams, have ``kill`` kill a router in the middle of all of them, and let the engine go on.
 
-    The caller has cleared the engine's ``go_on``, and may have asked ``beside`` more.
+    ``kill`` is given the streams; the engine goes on when it returns. The caller has cleared the engine's ``go_on``, and
+    may have asked ``beside`` more.
     """
     seen = [Seen(urls[number % len(urls)], f"s{number} {TOKENS}") for number in range(streams)]
     tasks = [asyncio.create_task(one.listen(session)) for one in seen]
     await asyncio.gather(*(one.begun.wait() for one in seen))
-    await engine.until(lambda: engine.running.total() == streams + beside, 60, "all are under way")
-    await asyncio.to_thread(kill)
+    await engine.until(lambda: engine.running.total() == streams + beside, 240, "all are under way")
+    await asyncio.to_thread(kill, seen)
     engine.go_on.set()
     await asyncio.gather(*tasks)
     return seen

@@ -246,7 +246,7 @@ class Stack(Host):
 
     def replica_pids(self, revision: str) -> list[int]:
         title = f"ray::ServeReplica:{revision}:"
-        return [pid for pid in self.status()["pids"] if _title(pid).startswith(title)]
+        return [pid for pid in self.status()["pids"] if title_of(pid).startswith(title)]
 
     def metrics(self) -> str:
         text: str = httpx.get(self.status()["metrics"], timeout=30.0).text
@@ -261,7 +261,7 @@ def issue_to(stack: Stack, tenant: str, **limits: Any) -> str:
     return key
 
 
-def _title(pid: int) -> str:
+def title_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from ledger_run import ANSWER_NANO, MOST_PROMPT, PROMPT_NANO, Asked, Outcome, ask, engine, prepared
-from serving_support import Host, _title, alive, until
+from serving_support import Host, alive, title_of, until
 
 from leanmodel_serving.applications import RouterArgs, desired_state, router_application
 from leanmodel_serving.ledger.file import spent_ever
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 
 
 def replicas(host: Host) -> list[int]:
-    return [pid for pid in host.status()["pids"] if _title(pid).startswith(PREFIX) and alive(pid)]
+    return [pid for pid in host.status()["pids"] if title_of(pid).startswith(PREFIX) and alive(pid)]
 
 
 async def scenario(host: Host) -> Outcome:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from policies_made import made
 from serving_support import LARGE, LEAN, Stack, events, sample, until
 
 from leanmodel_api.router import Watching
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving"))
-
-from policies_made import made  # noqa: E402
 
 pytestmark = pytest.mark.long
 

@@ -21,7 +21,7 @@ def test_a_killed_router_takes_its_own_streams_with_it_and_no_other(tmp_path: Pa
             (tmp_path / "router.json").write_text(settings(engine.url).to_json())
             async with two_routers(tmp_path) as (routers, session):
                 urls = [f"http://127.0.0.1:{port}" for port in routers.ports]
-                seen = await streams_under_a_kill(session, engine, urls, lambda: routers.kill(1), STREAMS)
+                seen = await streams_under_a_kill(session, engine, urls, lambda _: routers.kill(1), STREAMS)
                 survived, died = ([one for one in seen if one.url == url] for url in urls)
                 assert len(survived) == len(died) == STREAMS // 2
                 assert all(one.whole for one in survived)
@@ -32,7 +32,7 @@ def test_a_killed_router_takes_its_own_streams_with_it_and_no_other(tmp_path: Pa
                 routers.restart(1)
                 await up(session, routers.ports[1])
                 engine.go_on.clear()
-                again = await streams_under_a_kill(session, engine, urls, lambda: None, STREAMS)
+                again = await streams_under_a_kill(session, engine, urls, lambda _: None, STREAMS)
                 assert all(one.whole for one in again)
                 await engine.idle()
 
