@@ -1,0 +1,1 @@
+"""What kill_resume.py is made of."""
