@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from leanmodel_api.errors import LeanModelError
@@ -101,13 +102,37 @@ def _child(options: argparse.Namespace, temp_dir: Path, guard: int, started: flo
         code = _serve(options, temp_dir, guard, started)
     except LeanModelError as error:
         print(error, file=sys.stderr)
+        _fail(options, guard, started, str(error))
         code = error.exit_code
     except SystemExit:
         code = 0
+    except Exception as error:  # Ray raises what it likes; the guard would tell nothing but the exit code
+        traceback.print_exc()
+        first = (str(error).strip().splitlines() or [""])[0]
+        _fail(options, guard, started, f"the serving process failed: {type(error).__name__}: {first}")
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end_descendants(os.getpid(), _END_GRACE_S)
     return code
+
+
+def _fail(options: argparse.Namespace, pid: int, started: float, words: str) -> None:
+    """Say in the status that the host has failed, and why."""
+    status = HostStatus(phase="Failed", message=words, pid=pid, started=started, updated=time.time())
+    status.write(options.run_dir / "status.json")
+
+
+def ending(run_dir: Path, code: int) -> str:
+    """Return why the serving process ended badly: its own words where it left any, and where its logs are."""
+    try:
+        told = HostStatus.model_validate_json((run_dir / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = None
+    words = told.message if told is not None and told.phase == "Failed" else ""
+    if not words and code == -signal.SIGKILL:
+        words = "the serving process was killed (SIGKILL), most likely for memory: give it more, or serve smaller models"
+    words = words or f"the serving process ended with code {code}"
+    return f"{words}; logs: {run_dir / 'logs'}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,9 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         require_free(options.port, options.host)
     except LeanModelError as error:
         print(error, file=sys.stderr)
-        HostStatus(
-            phase="Failed", message=str(error), pid=os.getpid(), started=started, updated=time.time()
-        ).write(options.run_dir / "status.json")
+        _fail(options, os.getpid(), started, str(error))
         return error.exit_code
     parent = os.getppid()
     become_subreaper()
@@ -148,13 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     code = _guard(child, asked)
     end_descendants(guard, _END_GRACE_S)
     _keep_logs(temp_dir, options.run_dir)
-    phase = "Stopped" if code == 0 else "Failed"
-    message = (
-        "stopped" if code == 0 else f"the serving process ended with code {code}; see logs in the run folder"
-    )
-    HostStatus(phase=phase, message=message, pid=guard, started=started, updated=time.time()).write(
-        options.run_dir / "status.json"
-    )
+    if code != 0:
+        _fail(options, guard, started, ending(options.run_dir, code))
+        return code
+    stopped = HostStatus(phase="Stopped", message="stopped", pid=guard, started=started, updated=time.time())
+    stopped.write(options.run_dir / "status.json")
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,32 @@ def test_a_block_of_ports_goes_around_taken_ones() -> None:
         assert taken not in range(first, first + 4)
         with pytest.raises(RefusedError, match="hidden-ports"):
             free_block(1, (taken, taken))
+
+
+@pytest.mark.parametrize(
+    ("ray", "words"),
+    [
+        (
+            "raise RuntimeError('the raylet did not register\\nin time')",
+            "RuntimeError: the raylet did not register; logs: ",
+        ),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "most likely for memory"),
+        ("import os\nos._exit(7)", "ended with code 7"),
+    ],
+)
+def test_why_a_host_ended_is_in_its_status(tmp_path: Path, ray: str, words: str) -> None:
+    """A Ray that cannot be started stands for all that goes wrong below the guard."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "ray.py").write_text(ray)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    paths = [str(tmp_path / "broken"), *(path for path in sys.path if path)]
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "leanmodel_serving.host", "--desired", str(tmp_path / "none"), "--run-dir", str(folder),
+         "--port", str(port)], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    status = json.loads((folder / "status.json").read_text())
+    assert done.returncode != 0 and status["phase"] == "Failed"
+    assert words in status["message"] and str(folder / "logs") in status["message"]
