@@ -47,9 +47,9 @@ def issues(task: Task) -> list[Issue]:
 
 
 def held_bytes(task: Task) -> int:
-    """Return what a layer holds beside itself while it computes: its weight on the grid, twice while it is made."""
-    largest = max((linear.columns * linear.rows for linear in layers(task.spec, task.shape)), default=0)
-    return 3 * memory.FLOAT * largest
+    """Return what is held for the grids: every layer's weight on its grid until the backward pass, one thrice while it is made."""
+    sizes = [linear.columns * linear.rows for linear in layers(task.spec, task.shape)]
+    return memory.FLOAT * (sum(sizes) + 3 * max(sizes, default=0))
 
 
 def moved_bytes(task: Task, passes: float) -> float:
