@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -85,20 +86,22 @@ def table(what: str, found: list[Outcome]) -> list[str]:
     return [*lines, "", *(f"Killed in {one.name}: {', '.join(one.where)}.\n" for one in found if one.where)]
 
 
-def both_jobs(folder: Path, kills: int, draw: random.Random, cores: int) -> list[Outcome]:
+def both_jobs(folder: Path, kills: int, draw: random.Random, cores: int) -> Iterator[Outcome]:
     """Kill the quickstart's two Jobs."""
     model = shortened()
     plan = large_plan(model, cores, str(folder))
     # The weights are fetched once; the killed Jobs start behind that.
     whole(plan.model_copy(update={"finetune": None}), folder / "fetched", folder)
-    outcomes = [measure("Large", plan, folder / "fetched", folder, kills // 2, draw)]
+    yield measure("Large", plan, folder / "fetched", folder, kills // 2, draw)
     large, _ = whole(plan, fresh(folder / "fetched", folder / "large"), folder)
     later = lean_plan(model, large, cores, str(folder))
     assert later is not None
-    return [*outcomes, measure("Lean", later, folder / "large", folder, kills - kills // 2, draw)]
+    yield measure("Lean", later, folder / "large", folder, kills - kills // 2, draw)
 
 
-def each_step(folder: Path, kills: int, draw: random.Random, cores: int, names: list[str]) -> list[Outcome]:
+def each_step(
+    folder: Path, kills: int, draw: random.Random, cores: int, names: list[str]
+) -> Iterator[Outcome]:
     """Kill each step that takes long, so many times each."""
     fetch = large_plan(shortened(), cores, str(folder)).model_copy(update={"finetune": None})
     start = folder / "cut"
@@ -107,7 +110,8 @@ def each_step(folder: Path, kills: int, draw: random.Random, cores: int, names: 
     plans: dict[str, CompressPlan] = {
         name: make(fetch, base) for name, make in LONG.items() if not names or name in names
     }
-    return [measure(name, plan, start, folder, kills, draw) for name, plan in plans.items()]
+    for name, plan in plans.items():
+        yield measure(name, plan, start, folder, kills, draw)
 
 
 def main() -> int:
@@ -124,16 +128,24 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of a Job")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kill-resume.md")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="kill-resume-") as name:
-        folder = Path(name)
-        jobs = both_jobs(folder, options.kills, draw, options.threads) if options.kills else []
-        steps = each_step(folder, options.each, draw, options.threads, options.steps) if options.each else []
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(markdown(jobs, steps))
-    for outcome in [*jobs, *steps]:
+    if unknown := set(options.steps) - set(LONG):
+        parser.error(f"--steps: there is no {min(unknown)!r}; there are {', '.join(LONG)}")
+    draw, jobs, steps = random.Random(options.seed), list[Outcome](), list[Outcome]()
+
+    def note(found: list[Outcome], outcome: Outcome) -> None:
+        found.append(outcome)
         for fault in outcome.faults:
             print(f"{outcome.name}: {fault}", file=sys.stderr)
+        options.out.write_text(markdown(jobs, steps))
+
+    with tempfile.TemporaryDirectory(prefix="kill-resume-") as name:
+        folder = Path(name)
+        for outcome in both_jobs(folder, options.kills, draw, options.threads) if options.kills else ():
+            note(jobs, outcome)
+        for outcome in (
+            each_step(folder, options.each, draw, options.threads, options.steps) if options.each else ()
+        ):
+            note(steps, outcome)
     return 0 if all(outcome.good for outcome in [*jobs, *steps]) else 1
 
 

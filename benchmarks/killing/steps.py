@@ -10,6 +10,7 @@ from leanmodel_api.plan import CompressPlan, CompressResult
 LAYERS = 4
 LESS: dict[str, Any] = {"maxExamples": 48, "epochs": "2", "batchSize": 8, "checkpointSteps": 2}
 SEEN: dict[str, Any] = {"samples": 24, "maxLength": 128}
+ROUNDED = {"type": "Quantize", "scheme": "W4A16", "groupSize": 64}
 
 
 def first_layers(fetch: CompressPlan, fetched: CompressResult) -> CompressPlan:
@@ -25,8 +26,10 @@ def _after(start: CompressPlan, base: CompressResult, *steps: dict[str, Any]) ->
     return CompressPlan.model_validate({**known, **both, "steps": list(steps)})
 
 
-def _step(kind: str, **fields: Any) -> Callable[[CompressPlan, CompressResult], CompressPlan]:
-    return lambda start, base: _after(start, base, {"type": kind, **fields})
+def _step(
+    kind: str, *more: dict[str, Any], **fields: Any
+) -> Callable[[CompressPlan, CompressResult], CompressPlan]:
+    return lambda start, base: _after(start, base, {"type": kind, **fields}, *more)
 
 
 def _quantize(
@@ -39,9 +42,9 @@ LONG: dict[str, Callable[[CompressPlan, CompressResult], CompressPlan]] = {
     "distill": _step("Distill", **LESS),
     "heal": _step("Heal", **LESS),
     "heal by LoRA": _step("Heal", method="LoRA", **LESS),
-    "heal, pruning": _step("Heal", pruneTo="0.5", **LESS),
-    "heal, movement": _step("Heal", pruneTo="0.5", pruneBy="Movement", **LESS),
-    "heal aware of 4 bits": _step("Heal", quantizationAware="W4A16", groupSize=64, **LESS),
+    "heal with pruneTo": _step("Heal", pruneTo="0.5", **LESS),
+    "heal with pruneTo by Movement": _step("Heal", pruneTo="0.5", pruneBy="Movement", **LESS),
+    "heal aware of 4 bits": _step("Heal", ROUNDED, quantizationAware="W4A16", groupSize=64, **LESS),
     "GPTQ": _quantize("GPTQ", "W4A16", groupSize=64),
     "AWQ": _quantize("AWQ", "W4A16", groupSize=64),
     "SmoothQuant": _quantize("SmoothQuant", "W8A8"),
