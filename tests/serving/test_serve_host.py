@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -115,3 +116,9 @@ def _children(host: Host) -> int:
     found = descendants(host.process.pid)
     host.seen.update(found)
     return len(found)
+
+
+def test_serve_still_has_the_bound_of_its_start_where_the_host_widens_it() -> None:
+    from ray.serve._private import api
+
+    assert api.HTTP_PROXY_TIMEOUT == 60 and "timeout=HTTP_PROXY_TIMEOUT" in inspect.getsource(api.serve_start)

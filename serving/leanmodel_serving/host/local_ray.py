@@ -14,6 +14,7 @@ from .. import haproxy
 from .ports import free_block
 
 _INGRESS_PORTS = 64
+_PROXY_S = 240
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,15 @@ def start(port: int, host: str, ports: HiddenPorts, temp_dir: Path) -> Any:
     import ray
     from ray import serve
     from ray._private import parameter, services
+    from ray.serve._private import api
 
     # Ray replaces a loopback address by the machine's outer one; here nothing outside has business with it,
     # and an outer address breaks when a laptop changes its network.
     services.resolve_ip_for_localhost = lambda name: name
     # A fixed port otherwise, and so at most one Ray on a machine.
     parameter.RayParams = partial(parameter.RayParams, dashboard_agent_listen_port=0)
+    # Serve gives up its start after 60 s, which its proxy's imports alone can take on a busy machine.
+    api.HTTP_PROXY_TIMEOUT = _PROXY_S
     ray.init(
         address="local",
         num_cpus=2,
