@@ -1,8 +1,8 @@
 """Every technique, alone and healed, on real models: sizes, quality, speed, time and memory, and the goals beside them.
 
 Phases: `make` compresses and judges (it may run beside other work), `estimate` asks what `leanmodel estimate` says of
-what was made, `speed` measures engines against the large model and `llmcompressor` our steps against llm-compressor called directly (both want the machine alone). What was done
-is kept in `--work` line by line and in the store there, so that an interrupted run goes on; docs/results/compression.md is
+what was made, `speed` measures engines against the large model and `llmcompressor` our steps against llm-compressor
+called directly (both want the machine alone). What was done is kept in `--work` line by line and in the store there, so that an interrupted run goes on; docs/results/compression.md is
 written after every row. Run: make bench-compression BENCH_ARGS="--work FOLDER"; one row in minutes, into a page in the
 work folder: --rows "words/rtn w4a16" --examples 8.
 """
@@ -63,7 +63,6 @@ class Run:
         told = self.maker.foretell([row for row, _ in made])
         for row, line in made:
             self._keep(self.estimates, {"row": row.id, "key": line["key"], "bytes": told[row.id]})
-        self.write()
 
     def load(self) -> None:
         """Load rows in their engine, have them answer, and print what they say."""

@@ -261,6 +261,12 @@ def issue_to(stack: Stack, tenant: str, **limits: Any) -> str:
     return key
 
 
+def router_pids(host: Host) -> list[int]:
+    """The processes of the router's replicas that are alive."""
+    title = "ray::ServeReplica:router:"
+    return [pid for pid in host.status()["pids"] if title_of(pid).startswith(title) and alive(pid)]
+
+
 def title_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")

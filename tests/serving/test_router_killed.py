@@ -12,19 +12,14 @@ import psutil
 import pytest
 from counting_engine import CountingEngine, counting_engine
 from fault_run import Seen, body, settings, streams_under_a_kill
-from serving_support import Host, alive, title_of, until
+from serving_support import Host, router_pids, until
 
 from leanmodel_api.router import RouterLimits
 from leanmodel_serving.applications import RouterArgs, desired_state, router_application
 
 STREAMS, WHOLES, FEW = 200, 12, 12
-PREFIX = "ray::ServeReplica:router:"
 
 pytestmark = pytest.mark.long
-
-
-def replicas(host: Host) -> list[int]:
-    return [pid for pid in host.status()["pids"] if title_of(pid).startswith(PREFIX) and alive(pid)]
 
 
 async def started(host: Host, engine: CountingEngine) -> None:
@@ -39,7 +34,7 @@ async def started(host: Host, engine: CountingEngine) -> None:
     host.desired.write_text(json.dumps(desired_state([], router_application(args))))
     host.start()
     await asyncio.to_thread(
-        until, lambda: host.ready("router") and len(replicas(host)) == 2, 400.0, "two replicas"
+        until, lambda: host.ready("router") and len(router_pids(host)) == 2, 400.0, "two replicas"
     )
     async with aiohttp.ClientSession() as session, asyncio.timeout(240):
         # A replica's process is there before HAProxy sends anybody to it.
@@ -56,7 +51,7 @@ async def both_at_work(host: Host, engine: CountingEngine, session: aiohttp.Clie
     port = int(engine.url.rpartition(":")[2])
     held = [
         sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process(pid).net_connections("tcp"))
-        for pid in replicas(host)
+        for pid in router_pids(host)
     ]
     engine.go_on.set()
     await asyncio.gather(*tasks)
@@ -89,7 +84,7 @@ async def scenario(host: Host) -> tuple[list[Seen], list[tuple[int, str, str]], 
             wholes = [asyncio.create_task(whole(number)) for number in range(WHOLES)]
 
             def kill(streams: list[Seen]) -> None:
-                os.kill(replicas(host)[0], signal.SIGKILL)
+                os.kill(router_pids(host)[0], signal.SIGKILL)
 
                 # Told before it goes on: afterwards it would be done sooner than it hears that nobody listens.
                 def told() -> bool:
@@ -102,7 +97,7 @@ async def scenario(host: Host) -> tuple[list[Seen], list[tuple[int, str, str]], 
             replies = await asyncio.gather(*wholes)
             await engine.idle()
             stopped = engine.stopped.total()
-            await asyncio.to_thread(until, lambda: len(replicas(host)) == 2, 300.0, "it is replaced")
+            await asyncio.to_thread(until, lambda: len(router_pids(host)) == 2, 300.0, "it is replaced")
             again = [Seen(host.url, f"again{number} 12") for number in range(STREAMS)]
             await asyncio.gather(*(one.listen(session) for one in again))
             assert not [one for one in again if not one.whole]

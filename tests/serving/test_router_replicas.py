@@ -12,19 +12,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 from ledger_run import ANSWER_NANO, MOST_PROMPT, PROMPT_NANO, Asked, Outcome, ask, engine, prepared
-from serving_support import Host, alive, title_of, until
+from serving_support import Host, router_pids, until
 
 from leanmodel_serving.applications import RouterArgs, desired_state, router_application
 from leanmodel_serving.ledger.file import spent_ever
 
 REQUESTS, CLIENTS = 600, 16
-PREFIX = "ray::ServeReplica:router:"
 
 pytestmark = pytest.mark.long
-
-
-def replicas(host: Host) -> list[int]:
-    return [pid for pid in host.status()["pids"] if title_of(pid).startswith(PREFIX) and alive(pid)]
 
 
 async def scenario(host: Host) -> Outcome:
@@ -43,7 +38,7 @@ async def scenario(host: Host) -> Outcome:
     host.desired.write_text(json.dumps(desired_state([], router_application(args))))
     host.start()
     await asyncio.to_thread(
-        until, lambda: host.ready("router") and len(replicas(host)) == 2, 240.0, "two replicas"
+        until, lambda: host.ready("router") and len(router_pids(host)) == 2, 240.0, "two replicas"
     )
     found, numbers = Outcome(), itertools.count()
 
@@ -65,12 +60,12 @@ async def scenario(host: Host) -> Outcome:
     async def killer() -> None:
         while len(found.answered) < REQUESTS // 2:
             await asyncio.sleep(0.002)
-        os.kill(replicas(host)[0], signal.SIGKILL)
+        os.kill(router_pids(host)[0], signal.SIGKILL)
         found.killed_after = len(found.answered)
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
         await asyncio.gather(killer(), *(client(session) for _ in range(CLIENTS)))
-    await asyncio.to_thread(until, lambda: len(replicas(host)) == 2, 120.0, "the replica is replaced")
+    await asyncio.to_thread(until, lambda: len(router_pids(host)) == 2, 120.0, "the replica is replaced")
     await runner.cleanup()
     return found
 

@@ -63,6 +63,10 @@ class _Known:
     inherited: bool = False
     running: set[str] = field(default_factory=set)
 
+    def refusals(self) -> dict[str, str]:
+        """Return the words of the last refusals."""
+        return {revision: words for revision, (_, words) in self.silent.items()}
+
 
 class Gatherer:
     """Keeps the facts of all LeanModels."""
@@ -110,7 +114,7 @@ class Gatherer:
         known.logs = {uid: entry for uid, entry in known.logs.items() if uid in current}
         generation = known.in_force[1] if known.in_force[0] == _cluster(seen) else None
         return Facts(
-            answers=answers, late=late, silent={revision: words for revision, (_, words) in known.silent.items()}, router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
+            answers=answers, late=late, silent=known.refusals(), router_generation=generation, logs={uid: log for uid, (_, log) in known.logs.items()},
             tokens=bool(known.token), inputs=inputs, missing=missing, kuberay=self.kuberay, cost=known.cost[1],
             broken=known.broken, 
             provider_key=await self._key(name, provider.key_secret(model), provider.ROUTER, known),
@@ -322,5 +326,4 @@ def _cluster(seen: Observed) -> str:
 
 def _state(known: _Known) -> Any:
     logs = {uid: log for uid, (_, log) in known.logs.items()}
-    silent = {revision: words for revision, (_, words) in known.silent.items()}
-    return frozenset(known.answers), silent, known.in_force, logs, known.cost[1], known.broken
+    return frozenset(known.answers), known.refusals(), known.in_force, logs, known.cost[1], known.broken
