@@ -60,7 +60,7 @@ HOW_TO_READ = [
     "## How to read it", "",
     f"- *Perplexity* is per token of SmolLM2's tokenizer on WikiText-2's tokenised release (`<unk>` and `@-@` as they stand), the first {WINDOWS} "
     f"windows of {WINDOW} tokens of its test part, each by itself; the windows are resampled. The validation part calibrates "
-    f"(64 windows of {PIECE}) and heals (rows that a goal names: {TRAININGS['words'].examples} of them, once; others half as many). "
+    f"(64 windows of {PIECE}) and heals (rows that a goal names: {TRAININGS['words'].examples} of them, once; others a quarter of them). "
     "So healing also teaches the release's style: the row *trained* is the same training with nothing compressed, and what a healed row "
     "owes to healing alone is its distance from that one.",
     "- *Quality* on the messages is of the report and the test part, which no step sees: greedy answers of the decoder (computed by "

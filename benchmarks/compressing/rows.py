@@ -1,7 +1,8 @@
 """The rows: which steps, on which subject, in which order they are run. Pure.
 
-Subjects share nothing but the code: `words` is SmolLM2-135M as it came, on WikiText-2; `sms` is the same model
-fine-tuned on the messages; `labels` is a MiniLM with a head for the same messages.
+Subjects share nothing but the code: `words` is SmolLM2-135M as it came, on WikiText-2, with every step; `sms` is the same
+model fine-tuned on the messages, cut to half its depth and through the pipelines; `labels` is a MiniLM with a head for
+the same messages, with every step that encoders have.
 """
 
 from __future__ import annotations
@@ -71,10 +72,8 @@ TRAININGS: dict[Subject, Training] = {
 }
 SAMPLES: dict[Subject, int] = {"words": 64, "sms": 128, "labels": 0}
 """Calibration rows: of 256 tokens in words, of about 50 in sms."""
-BRIEF = 2
+BRIEF = 4
 """Of WikiText-2, other rows learn from this part of the windows: a whole run is a matter of hours as it is."""
-LATER = 100
-"""Rows of the messages that no goal names are made after all others."""
 
 
 def rows(examples: int | None = None) -> list[Row]:
@@ -83,8 +82,8 @@ def rows(examples: int | None = None) -> list[Row]:
     Args:
         examples: at most so many rows in each training and calibration, for a try. Default: as published.
     """
-    found = [row for subject in ("words", "sms") for row in decoder_rows(subject, examples)]
-    return sorted([*found, *encoder_rows(examples)], key=lambda row: row.rank)
+    found = [*word_rows(examples), *message_rows(examples), *encoder_rows(examples)]
+    return sorted(found, key=lambda row: row.rank)
 
 
 def training_of(subject: Subject, examples: int | None) -> Training:
@@ -95,13 +94,17 @@ def training_of(subject: Subject, examples: int | None) -> Training:
     return replace(whole, examples=min(examples, whole.examples))
 
 
-def decoder_rows(subject: Subject, examples: int | None = None) -> list[Row]:
-    """Return the rows of SmolLM2 on one of its two data sets."""
-    training = training_of(subject, examples)
-    samples = min(SAMPLES[subject], examples or SAMPLES[subject])
-    seen = {"samples": samples, "maxLength": training.length}
+def samples_of(subject: Subject, examples: int | None) -> int:
+    """Return a subject's calibration rows, shortened."""
+    return min(SAMPLES[subject], examples or SAMPLES[subject])
 
-    brief = replace(training, examples=max(8, training.examples // BRIEF)) if subject == "words" else training
+
+def word_rows(examples: int | None = None) -> list[Row]:
+    """Return the rows of SmolLM2 on WikiText-2."""
+    subject: Subject = "words"
+    training, samples = training_of(subject, examples), samples_of(subject, examples)
+    seen = {"samples": samples, "maxLength": training.length}
+    brief = replace(training, examples=max(8, training.examples // BRIEF))
 
     def heal(how: Training = brief, **more: Any) -> dict[str, Any]:
         return {"type": "Heal", **how.fields(**more)}
@@ -118,8 +121,6 @@ def decoder_rows(subject: Subject, examples: int | None = None) -> list[Row]:
     made: list[Row] = [Row(subject, LARGE, [], "large", 0)]
 
     def add(name: str, rank: int, steps: Steps, kind: Any = "alone", like: str = "") -> None:
-        if subject == "sms" and not name.startswith("half depth"):
-            rank += LATER
         made.append(Row(subject, name, steps, kind, rank, timed=not like, like=like))
 
     def both(name: str, ranks: tuple[int, int], steps: Steps, healing: Steps, like: str = "") -> None:
@@ -159,9 +160,9 @@ def decoder_rows(subject: Subject, examples: int | None = None) -> list[Row]:
     first = {"selection": "First"}
     both(
         "half depth",
-        (15, 25),
+        (15, 49),
         [prune("Depth", keepLayers=15, **first)],
-        [{"type": "Distill", **training.fields()}],
+        [{"type": "Distill", **brief.fields()}],
     )
     add("half depth by influence", 33, [prune("Depth", keepLayers=15, samples=samples)], like="half depth")
     both("neurons 25%", (34, 55), [prune("Neurons", ratio="0.25", **seen)], again)
@@ -174,34 +175,40 @@ def decoder_rows(subject: Subject, examples: int | None = None) -> list[Row]:
     both("shared by two", (37, 58), [{"type": "Share", "layersPerGroup": 2}], again, LARGE)
     both("trimmed", (38, 59), [{"type": "Trim"}], [heal(labelWeight="1")])
     add("gguf int8", 60, [{"type": "Export", "format": "GGUF", "precision": "Int8"}], like=LARGE)
-    return [*made, *pipelines(subject, training)]
+    return made
 
 
-def pipelines(subject: Subject, training: Training) -> list[Row]:
-    """Return the candidates for the best pipelines: cut, taught, then on a grid."""
+def message_rows(examples: int | None = None) -> list[Row]:
+    """Return the rows of SmolLM2 on the messages: half its depth, and the candidates for the best pipelines."""
+    subject: Subject = "sms"
+    training, samples = training_of(subject, examples), samples_of(subject, examples)
+    taught = {"type": "Distill", **training.fields()}
+    trim = {"type": "Trim", "minVocabulary": 16000}
     rtn8 = {"type": "Quantize", "scheme": "W8A8", "algorithm": "RTN"}
     rtn4 = {"type": "Quantize", "scheme": "W4A16", "algorithm": "RTN", "groupSize": 64}
 
     def cut(layers: int) -> dict[str, Any]:
         return {"type": "Prune", "method": "Depth", "keepLayers": layers, "selection": "First"}
 
-    taught = {"type": "Distill", **training.fields()}
-    trim = {"type": "Trim", "minVocabulary": 16000}
-    candidates: list[tuple[str, int, Steps]] = [
-        ("15 layers distilled w8a8", 70, [cut(15), taught, rtn8]),
-        ("10 layers distilled w8a8", 71, [cut(10), taught, rtn8]),
-        ("10 layers distilled trimmed w8a8", 72, [cut(10), taught, trim, rtn8]),
-        (
-            "15 layers distilled aware w4a16",
-            73,
-            [cut(15), taught, {**taught, "quantizationAware": "W4A16", "groupSize": 64}, rtn4],
-        ),
+    by_influence = {"type": "Prune", "method": "Depth", "keepLayers": 15, "samples": samples}
+    made = [
+        Row(subject, LARGE, [], "large", 0),
+        Row(subject, "half depth", [cut(15)], "alone", 15),
+        Row(subject, "half depth healed", [cut(15), taught], "healed", 25, timed=False, like="half depth"),
+        Row(subject, "half depth by influence", [by_influence], "alone", 33, timed=False, like="half depth"),
+        Row(subject, "rtn w8a8", [rtn8], "pipeline", 34),
     ]
-    if subject == "sms":
-        candidates.append(("4 layers distilled w8a8", 74, [cut(4), taught, rtn8]))
-        candidates.append(("4 layers distilled trimmed w8a8", 75, [cut(4), taught, trim, rtn8]))
-    later = LATER if subject == "sms" else 0
-    return [Row(subject, name, steps, "pipeline", rank + later) for name, rank, steps in candidates]
+    aware = {**taught, "quantizationAware": "W4A16", "groupSize": 64}
+    candidates: dict[str, Steps] = {
+        "15 layers distilled w8a8": [cut(15), taught, rtn8],
+        "10 layers distilled w8a8": [cut(10), taught, rtn8],
+        "10 layers distilled trimmed w8a8": [cut(10), taught, trim, rtn8],
+        "4 layers distilled w8a8": [cut(4), taught, rtn8],
+        "4 layers distilled trimmed w8a8": [cut(4), taught, trim, rtn8],
+        "15 layers distilled aware w4a16": [cut(15), taught, aware, rtn4],
+    }
+    pipelines = enumerate(candidates.items(), start=70)
+    return [*made, *(Row(subject, name, steps, "pipeline", rank) for rank, (name, steps) in pipelines)]
 
 
 def encoder_rows(examples: int | None = None) -> list[Row]:
