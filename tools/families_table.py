@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 
 from leanmodel_api.classification import EMBEDDING, TASK, Task
-from leanmodel_compression.classifiers.shapes import FAMILIES
+from leanmodel_compression.classifiers.shapes import FAMILIES, FEEDS
 from leanmodel_compression.families import FAMILIES as DECODERS
-from leanmodel_compression.steps import METHODS, registry
+from leanmodel_compression.steps import METHODS, methods, registry
 from leanmodel_serving.engines.base import ENGINES
 
 INTRO = """# Families, steps, engines
@@ -62,6 +62,11 @@ REFUSED = {
     "quantize": Refused(
         "`Quantize` of an encoder", "its files are vLLM's", "`{type: Export, precision: Int8}`"
     ),
+    "unigram": Refused(
+        "`Trim` of a model with a Unigram tokenizer, as ALBERT is published with",
+        "which pieces a text is cut into depends on all of them",
+        "remove the step",
+    ),
     "decoder": Refused(
         "a decoder that classifies or gives vectors", "engines of encoders", "`task: text-generation`"
     ),
@@ -107,24 +112,33 @@ def columns() -> list[tuple[str, str]]:
     return [column for column in found if column[0] != "Fetch"]
 
 
-def has(task: Task | None, column: tuple[str, str], decoder: str = "") -> bool:
-    """Say whether a task has a step, and a decoder of that architecture."""
+def has(task: Task | None, column: tuple[str, str], family: str, decoder: str = "") -> bool:
+    """Say whether a task has a step, and a family of it, with a decoder's architecture."""
     name, method = column
-    if task is not None and method not in ("", "Depth"):
+    if task is not None and column == ("Prune", "Neurons") and family not in NARROWED:
+        return False
+    if task is not None and method not in ("", "Depth") and column not in methods(task):
         return False
     if decoder and {(name, "type", name), (name, "method", method)} & DECODERS[decoder].refusals.keys():
         return False
     return name in registry(task)
 
 
-def cell(task: Task | None, column: tuple[str, str], decoder: str) -> str:
+NARROWED = {FAMILIES[kind] for kind in FEEDS}
+"""Encoders whose MLPs have neurons that can be taken one by one."""
+PARTLY = {("Albert", "Trim")}
+"""Steps of encoders with an exception in the second table."""
+
+
+def cell(task: Task | None, column: tuple[str, str], family: str, decoder: str) -> str:
     """Return what the table says of a step: ``yes``, with a star where a part of it is refused, or a dash."""
-    if column[0] == "Linear" or not has(task, column, decoder) or (decoder, column[0]) in WHOLLY:
+    if column[0] == "Linear" or not has(task, column, family, decoder) or (decoder, column[0]) in WHOLLY:
         return "–"
     parts = DECODERS[decoder].refusals if decoder else {}
     return (
         "yes*"
-        if any(kind == column[0] and member not in ("type", "method") for kind, member, _ in parts)
+        if (family, column[0]) in PARTLY
+        or any(kind == column[0] and member not in ("type", "method") for kind, member, _ in parts)
         else "yes"
     )
 
@@ -168,7 +182,7 @@ def render() -> str:
     lines = [INTRO, f"| family | task | {' | '.join(heads)} | engine | tested |"]
     lines.append("|---" * (len(heads) + 4) + "|")
     for family, task, tests, decoder in families():
-        cells = [cell(task, column, decoder) for column in listed]
+        cells = [cell(task, column, family, decoder) for column in listed]
         assert ENGINE[task] in ENGINES
         named = KNOWN.get(family, family)
         lines.append(f"| {named} | {TASKS[task]} | {' | '.join(cells)} | {ENGINE[task]} | {tests} |")

@@ -19,7 +19,8 @@ TASK: Task = "text-classification"
 EMBEDDING: Task = "text-embedding"
 ENCODER_TASKS: tuple[Task, ...] = (TASK, EMBEDDING)
 METRICS = ("BalancedAccuracy", "ChoiceAccuracy", "F1", "Agreement")
-STEPS = ("Prune", "Distill", "Export", "Linear")
+STEPS = ("Prune", "Distill", "Trim", "Export", "Linear")
+PRUNINGS = ("Depth", "Neurons")
 SELECTIONS = ("Alternate", "First")
 ENGINE = "ONNXRuntime"
 ENCODERS_ONLY = ("hidden_weight", "attention_weight", "relation_heads", "layer_map")
@@ -92,10 +93,10 @@ def _steps(spec: Spec) -> Iterable[Issue]:
                 f"found {step.type}: not supported yet with task {TASK}",
                 f"write one of {', '.join(STEPS)}",
             )
-        if isinstance(step, Prune) and step.method != "Depth":
+        if isinstance(step, Prune) and step.method not in PRUNINGS:
             found = f"found {step.method}: not supported yet with task {TASK}"
-            yield Issue(f"{field}.method", found, "write Depth")
-        elif isinstance(step, Prune) and step.selection not in SELECTIONS:
+            yield Issue(f"{field}.method", found, f"write {' or '.join(PRUNINGS)}")
+        elif isinstance(step, Prune) and step.method == "Depth" and step.selection not in SELECTIONS:
             yield Issue(
                 f"{field}.selection",
                 f"found {step.selection}: not supported yet with task {TASK}",

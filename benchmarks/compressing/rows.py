@@ -222,26 +222,30 @@ def encoder_rows(examples: int | None = None) -> list[Row]:
         return {"type": "Distill", "objectives": list(objectives), **fields}
 
     int8 = {"type": "Export", "format": "ONNX", "precision": "Int8"}
-    both = taught("Logits", "Hidden")
+    both, trim = taught("Logits", "Hidden"), {"type": "Trim"}
     half, third, sixth = cut(3), cut(2), cut(1)
-    made = [
-        Row("labels", LARGE, [], "large", 0),
-        Row("labels", "int8", [int8], "alone", 16),
-        Row("labels", "half depth", [half], "alone", 16),
-        Row("labels", "half depth by logits", [half, taught("Logits")], "healed", 44, False, "half depth"),
-        Row("labels", "half depth by logits and hidden", [half, both], "healed", 17, False, "half depth"),
-        Row(
-            "labels",
-            "half depth by attention",
-            [half, taught("Logits", "Attention")],
-            "healed",
-            45,
-            False,
-            "half depth",
-        ),
-        Row("labels", "linear", [{"type": "Linear"}], "alone", 18),
-        Row("labels", "3 layers distilled int8", [half, both, int8], "pipeline", 19),
-        Row("labels", "2 layers distilled int8", [third, both, int8], "pipeline", 28),
-        Row("labels", "1 layer distilled int8", [sixth, both, int8], "pipeline", 29),
+    narrow = {"type": "Prune", "method": "Neurons", "ratio": "0.5"}
+
+    def row(name: str, rank: int, steps: Steps, kind: Any = "alone", like: str = "") -> Row:
+        return Row("labels", name, steps, kind, rank, timed=not like, like=like)
+
+    return [
+        row(LARGE, 0, [], "large"),
+        row("int8", 16, [int8]),
+        row("half depth", 16, [half]),
+        row("half depth by logits", 44, [half, taught("Logits")], "healed", "half depth"),
+        row("half depth by logits and hidden", 17, [half, both], "healed", "half depth"),
+        row("half depth by attention", 45, [half, taught("Logits", "Attention")], "healed", "half depth"),
+        row("neurons 50%", 46, [narrow]),
+        row("neurons 50% healed", 47, [narrow, both], "healed", "neurons 50%"),
+        # Only a table's rows go: what is computed for a token is the same.
+        row("trimmed", 48, [trim], like=LARGE),
+        row("linear", 18, [{"type": "Linear"}]),
+        row("3 layers distilled int8", 19, [half, both, int8], "pipeline"),
+        row("2 layers distilled int8", 28, [third, both, int8], "pipeline"),
+        row("1 layer distilled int8", 29, [sixth, both, int8], "pipeline"),
+        row("3 layers distilled trimmed int8", 30, [half, both, trim, int8], "pipeline"),
+        row("2 layers distilled trimmed int8", 30, [third, both, trim, int8], "pipeline"),
+        row("1 layer distilled trimmed int8", 30, [sixth, both, trim, int8], "pipeline"),
+        row("neurons 50% distilled trimmed int8", 48, [narrow, both, trim, int8], "pipeline"),
     ]
-    return made

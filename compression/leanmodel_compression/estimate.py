@@ -111,9 +111,11 @@ def all_tasks(plans: Sequence[CompressPlan], store: Store) -> list[Tasks]:
     """
     found: list[Tasks] = []
     large: ModelShape | None = None
+    kind = ""
     for plan in plans:
-        found.append(plan_tasks(plan, large, store) if plan.search is None else [])
+        found.append(plan_tasks(plan, large, store, kind) if plan.search is None else [])
         large = large or end_of(found[-1])
+        kind = kind or next((task.tokenizer for _, task in found[-1]), "")
     first, base = plans[0], Path(plans[0].base_dir)
     told = (item.step.data_set(item.spec) for tasks in found for item, _ in tasks)
     taught = {name for wants, name in told if wants}.union(*map(planning.data_sets, plans))
@@ -130,15 +132,16 @@ def end_of(tasks: Tasks) -> ModelShape | None:
     return tasks[-1][0].step.after(tasks[-1][1]) if tasks else None
 
 
-def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store) -> Tasks:
+def plan_tasks(plan: CompressPlan, large: ModelShape | None, store: Store, kind: str = "") -> Tasks:
     """Return a plan's steps with the shapes and rows that they would see.
 
     Args:
         plan: what would be made.
         large: the model that it starts from and learns from, where it has no source of its own.
         store: where sources may lie already.
+        kind: of the large model's tokenizer, empty where it is not known.
     """
-    field, kind = checks.role_field(plan), ""
+    field = checks.role_field(plan)
     if plan.source is not None:
         also = (pooling.MODULES, pooling.STORED) if plan.task == EMBEDDING else ()
         folder = peek.look(plan.source, Path(plan.base_dir), store, f"{field}.source", also)

@@ -8,9 +8,10 @@ import signal
 from pathlib import Path
 
 from leanmodel_api.plan import CompressPlan, CompressResult
-from leanmodel_compression import encode, hf
+from leanmodel_compression import hf
 from leanmodel_compression.batches import Rows
-from leanmodel_compression.shapes import from_config
+from leanmodel_compression.classifiers.shapes import any_shape
+from leanmodel_compression.kinds import KINDS
 from leanmodel_compression.steps import step_of
 from leanmodel_compression.steps.protocol import Outcome, Place, Task
 from leanmodel_store import datasets
@@ -19,8 +20,8 @@ from leanmodel_store.artifacts import Store
 
 def rows_of(plan: CompressPlan, store: Store, model: CompressResult) -> Rows:
     parts = datasets.load(plan.data_sets[0], Path("."), store)
-    tokenizer = hf.load_tokenizer(store.open(model.artifact).path)
-    return encode.encode_parts(tokenizer, parts.train, parts.validation)
+    labels = plan.data_sets[0].choices or ()
+    return KINDS[plan.task].rows(store.open(model.artifact).path, parts, labels)
 
 
 def alone(
@@ -31,7 +32,7 @@ def alone(
     source = store.open(model.artifact).path
     target = folder / f"{scratch}-{kill_at}"
     target.mkdir()
-    shape = from_config(hf.read_json(source / hf.CONFIG))
+    shape = any_shape(hf.read_json(source / hf.CONFIG))
     task = Task(plan.steps[0], "spec.lean.steps[0]", shape, 0, rows_of(plan, store, model))
 
     def progress(done: float, _total: float, _message: str) -> None:
@@ -39,7 +40,7 @@ def alone(
             os.kill(os.getpid(), signal.SIGKILL)
 
     place = Place(source, target, folder / scratch, None, "a" * 64, progress)
-    outcome = step_of(task.spec).run(task, place)
+    outcome = step_of(task.spec, plan.task).run(task, place)
     return outcome, (target / hf.WEIGHTS).read_bytes()
 
 
@@ -76,7 +77,7 @@ def stopped_and_whole(
         Where the second run went on, and whether both ended with the same bytes.
     """
     source = store.open(model.artifact).path
-    shape = from_config(hf.read_json(source / hf.CONFIG))
+    shape = any_shape(hf.read_json(source / hf.CONFIG))
     task = Task(plan.steps[0], "spec.lean.steps[0]", shape, 0, rows_of(plan, store, model))
 
     def run(scratch: str, stop: bool) -> tuple[int | None, bytes]:
@@ -88,7 +89,7 @@ def stopped_and_whole(
                 raise StoppedError
 
         place = Place(source, target, folder / scratch, None, "b" * 64, progress)
-        outcome = step_of(task.spec).run(task, place)
+        outcome = step_of(task.spec, plan.task).run(task, place)
         return outcome.resumed_at, (target / hf.WEIGHTS).read_bytes()
 
     try:

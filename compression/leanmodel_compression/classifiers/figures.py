@@ -41,9 +41,11 @@ def look(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise StepError(Issue(field, f"what the step made does not load ({error})", "report this")) from error
     assert isinstance(expected, EncoderShape)
-    sizes = (shape.layers, shape.hidden, shape.vocabulary, shape.labels)
-    if sizes != (expected.layers, expected.hidden, expected.vocabulary, expected.labels):
-        found = f"what the step made has {shape.layers} layers of {shape.hidden}, labels {shape.labels}"
+    sizes, wanted = (
+        (one.layers, one.hidden, one.intermediate, one.vocabulary, one.labels) for one in (shape, expected)
+    )
+    if sizes != wanted:
+        found = f"what the step made has {shape.layers} layers of {shape.hidden} and {shape.intermediate}, labels {shape.labels}"
         raise StepError(Issue(field, found, "report this"))
     if not shape.labels or examples is None:
         return {}

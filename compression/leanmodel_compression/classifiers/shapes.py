@@ -21,6 +21,14 @@ FAMILIES = {
 }
 """``model_type`` of a configuration -> what transformers' class names of the family begin with."""
 
+FEEDS = {
+    "bert": ("intermediate.dense", "output.dense"),
+    "distilbert": ("ffn.lin1", "ffn.lin2"),
+    "albert": ("ffn", "ffn_output"),
+    "mobilebert": ("intermediate.dense", "output.dense"),
+}
+"""The layers of an MLP that write its neurons and read them, by family; SqueezeBERT's are convolutions in groups."""
+
 HEAD = "ForSequenceClassification"
 LINEAR = "linear-tfidf"
 """``model_type`` of a linear model of ours (:mod:`.linear`): no encoder, but it classifies and is served alike."""
@@ -38,6 +46,8 @@ class EncoderShape(ModelShape):
         head_weights: parameters of pooler and head.
         stored_layers: layers whose weights are stored; fewer than ``layers`` where layers share them (ALBERT).
         attention_width: of queries, keys and values; 0 means ``hidden``.
+        table_width: of a token's row in the token table.
+        neuron_weights: parameters of a layer that go with one of its neurons.
         pooling: mean or cls of a sentence encoder; empty where it is none.
         normalize: whether its vectors are scaled to length 1.
         problem: why its pooling cannot be used; empty where it can.
@@ -50,6 +60,8 @@ class EncoderShape(ModelShape):
     head_weights: int = 0
     stored_layers: int | None = None
     attention_width: int = 0
+    table_width: int = 0
+    neuron_weights: int = 0
     pooling: str = ""
     normalize: bool = False
     problem: str = ""
@@ -83,6 +95,16 @@ class EncoderShape(ModelShape):
     def linears(self) -> list[Linear]:
         """No step asks for an encoder's linear layers by name."""
         return []
+
+    def with_vocabulary(self, tokens: int) -> EncoderShape:
+        """Return the shape with another number of tokens."""
+        tables = self.embedding_weights + self.table_width * (tokens - self.vocabulary)
+        return replace(self, vocabulary=tokens, embedding_weights=tables)
+
+    def with_neurons(self, count: int) -> EncoderShape:
+        """Return the shape with another number of neurons in every layer."""
+        weights = self.layer_weights + self.neuron_weights * (count - self.intermediate)
+        return replace(self, intermediate=count, layer_weights=weights)
 
     def with_labels(self, labels: tuple[str, ...]) -> EncoderShape:
         """Return the shape with a head for these labels."""
@@ -125,11 +147,10 @@ def encoder_shape(config: Mapping[str, Any]) -> EncoderShape:
     labels = _labels(config) if architecture.endswith(HEAD) else ()
     types = 0 if distil else int(config.get("type_vocab_size", 2))
     tables, layer = (vocabulary + positions + types) * hidden, _layer(config, family, hidden, inner)
+    narrow = int(config.get("embedding_size", 128)) if family in ("albert", "mobilebert") else hidden
     if family == "albert":
-        narrow = int(config.get("embedding_size", 128))
         tables = (vocabulary + positions + types) * narrow + narrow * hidden
     elif family == "mobilebert":
-        narrow = int(config.get("embedding_size", 128))
         tables = vocabulary * narrow + (positions + types) * hidden + 3 * narrow * hidden
     # MobileBERT's published head reads the first token as it is; DistilBERT's dense layer comes with the head.
     pooling = config.get("leanmodel_pooling") or {}
@@ -141,7 +162,8 @@ def encoder_shape(config: Mapping[str, Any]) -> EncoderShape:
         quantised=_quantised(config), family=family, labels=labels, layer_weights=layer, embedding_weights=tables,
         head_weights=pooled + hidden * len(labels),
         stored_layers=int(config.get("num_hidden_groups", 1)) if family == "albert" else None,
-        attention_width=int(config.get("intra_bottleneck_size", 128)) if _narrow(config) else 0,
+        attention_width=int(config.get("intra_bottleneck_size", 128)) if _narrow(config) else 0, table_width=narrow,
+        neuron_weights=_layer(config, family, hidden, inner + 1) - layer if family in FEEDS else 0,
         pooling=str(pooling.get("mode", "")), normalize=bool(pooling.get("normalize")),
         problem=str(pooling.get("problem", "")),
     )  # fmt: skip

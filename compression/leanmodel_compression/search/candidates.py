@@ -164,9 +164,11 @@ def generators(shape: ModelShape, search: Search) -> Iterator[tuple[str, list[St
 
 def classifiers(shape: ModelShape, search: Search) -> Iterator[tuple[str, list[Step]]]:
     """Yield recipes of an encoder, and the linear model, which is one where it keeps the promise."""
+    int8 = Export(type="Export", precision="Int8")
     ends: list[tuple[str, list[Step]]] = [
         ("float32", [Export(type="Export")]),
-        ("int8", [Export(type="Export", precision="Int8")]),
+        ("int8", [int8]),
+        ("trim-int8", [Trim(type="Trim", data_set=search.training.data_set), int8]),
     ]
     starts: list[tuple[str, list[Step]]] = [("", [])]
     for keep in kept(shape.layers):
@@ -176,7 +178,7 @@ def classifiers(shape: ModelShape, search: Search) -> Iterator[tuple[str, list[S
     yield "linear", [Linear(type="Linear", data_set=search.training.data_set)]
     for name, steps in starts:
         for end, more in ends:
-            if name or end == "int8":  # the large model itself is no lean one
+            if name or end != "float32":  # the large model itself is no lean one
                 yield _name(name, end), [*steps, *more]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from leanmodel_api import techniques
 from leanmodel_api.classification import EMBEDDING, Task
 
-from . import embedders
+from . import embedders, encoders
 from .distill import Distillation
 from .encoders import EXPORT_AS_TEACHER
 from .encoders import REGISTRY as ENCODERS
@@ -65,6 +65,11 @@ def registry(task: Task | None) -> dict[str, Step]:
     return REGISTRY if task is None else embedders.REGISTRY if task == EMBEDDING else ENCODERS
 
 
+def methods(task: Task | None) -> dict[tuple[str, str], Step]:
+    """Return the steps of a task that are chosen by their method, by type and method."""
+    return METHODS if task is None else embedders.METHODS if task == EMBEDDING else encoders.METHODS
+
+
 def export_as_teacher(task: Task) -> Step:
     """Return the export of a large model, whose weights stay beside the file."""
     return embedders.EXPORT_AS_TEACHER if task == EMBEDDING else EXPORT_AS_TEACHER
@@ -72,9 +77,7 @@ def export_as_teacher(task: Task) -> Step:
 
 def step_of(spec: Any, task: Task | None = None) -> Step:
     """Return the step that does what a plan's object says."""
-    if task is not None:
-        return registry(task)[spec.type]
-    return METHODS.get((spec.type, getattr(spec, "method", "")), REGISTRY[spec.type])
+    return methods(task).get((spec.type, getattr(spec, "method", "")), registry(task)[spec.type])
 
 
 __all__ = [
@@ -85,6 +88,7 @@ __all__ = [
     "REGISTRY",
     "Step",
     "export_as_teacher",
+    "methods",
     "registry",
     "step_of",
 ]

@@ -14,13 +14,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from leanmodel_api.errors import Issue
 
 from .. import families, hf, memory
 from ..batches import Row
-from ..shapes import ModelShape, forward_flops, from_config
+from ..classifiers.shapes import any_shape
+from ..shapes import ModelShape, forward_flops
 from . import vocabulary
 from .protocol import Outcome, Place, StepError, Task, Work, checked
 
@@ -41,6 +43,7 @@ class Trimming:
     version = 1
     libraries = ("tokenizers", "torch", "transformers")
     teaches = False
+    dtype = "bfloat16"
 
     def data_set(self, spec: Any) -> tuple[bool, str | None]:
         """The train part says which tokens are used."""
@@ -57,7 +60,7 @@ class Trimming:
     def issues(self, task: Task) -> list[Issue]:
         """Check the kind of tokenizer, where it is known, the number of tokens, and that there are rows."""
         spec, field, found = task.spec, task.field, []
-        if task.tokenizer not in ("", "BPE"):
+        if task.tokenizer not in ("", *vocabulary.KINDS):
             found.append(unsuited(field, f"a {task.tokenizer} tokenizer"))
         least = spec.min_vocabulary
         if least is not None and least >= task.shape.vocabulary:
@@ -108,7 +111,7 @@ class Trimming:
         """Choose the tokens, write tables and tokenizer, and hold both against the old ones."""
         place.progress(0, 4, "choosing tokens")
         tokenizer = read_tokenizer(place, task.field)
-        used = {number for row in train(task) for number in row.ids}
+        used = {number for row in train(task) for number in self.tokens(row)}
         kept = vocabulary.keep(tokenizer, used | named(place), task.spec.min_vocabulary or 0)
         if kept[-1] >= task.shape.vocabulary or len(kept) >= task.shape.vocabulary:
             raise StepError(
@@ -119,18 +122,101 @@ class Trimming:
                 )
             )
         place.progress(1, 4, f"writing {len(kept)} tokens")
-        changed = write(place, tokenizer, kept)
+        changed = write(place, tokenizer, kept, self.tables(place), self.dtype)
         place.progress(2, 4, "comparing texts")
-        longer = compare_texts(task, place, kept)
-        place.progress(3, 4, "comparing logits")
-        compare_logits(task, place, kept)
+        longer = self.compare_texts(task, place, kept)
+        place.progress(3, 4, "comparing answers")
+        self.compare_answers(task, place, kept)
         place.progress(4, 4, f"{len(kept)} tokens")
-        shape = from_config(hf.read_json(place.target / hf.CONFIG))
+        shape = any_shape(hf.read_json(place.target / hf.CONFIG))
         figures = {"tokens": float(len(kept)), "tokensBefore": float(task.shape.vocabulary)}
         if longer is not None:
             figures["validationTokens"] = longer
         detail = f"{len(kept)} of {task.shape.vocabulary} tokens kept"
         return Outcome(changed, detail, None, figures, shape)
+
+    def tables(self, place: Place) -> tuple[str, ...]:
+        """Return what the names of the tensors end with that have a row for each token."""
+        family = families.of_config(hf.read_json(place.source / hf.CONFIG))
+        return f"{family.table}.weight", f"{families.HEAD}.weight"
+
+    def tokens(self, row: Row) -> Sequence[int]:
+        """Return a row's tokens."""
+        return row.ids
+
+    def text(self, row: Row, tokenizer: Any) -> str:
+        """Return a row's text: prompt and answer as they were put together."""
+        return str(tokenizer.decode(row.ids, clean_up_tokenization_spaces=False))
+
+    def load(self, folder: Path) -> Any:
+        """Return the model of a folder."""
+        return hf.load_model(folder)
+
+    def answers(self, model: Any, ids: Any, kept: Sequence[int] | None) -> Any:
+        """Return a row's logits, of kept tokens alone where they are given (tokens × logits)."""
+        found = model(ids).logits[0]
+        return found if kept is None else found[:, list(kept)].clone()
+
+    def compare_texts(self, task: Task, place: Place, kept: Sequence[int]) -> float | None:
+        """Hold the new tokenizer against the old one on every row.
+
+        Returns:
+            Tokens of the validation texts as a multiple of what they were, or None without any.
+
+        Raises:
+            StepError: a token has another number than its row, a text is not given back, or one of the domain's
+                own texts is split differently.
+        """
+        old, new = hf.load_tokenizer(place.source), hf.load_tokenizer(place.target)
+        number = {before: after for after, before in enumerate(kept)}
+        named = {token: number[before] for token, before in old.get_vocab().items() if before in number}
+        if new.get_vocab() != named:
+            raise broken(task, "numbers its tokens otherwise than they were cut")
+        assert task.rows is not None
+        counts = [0, 0]
+        for row in (*task.rows.train, *task.rows.validation):
+            text = self.text(row, old)
+            was, now = (one.encode(text, add_special_tokens=False) for one in (old, new))
+            if number.keys() >= set(was) and now != [number[before] for before in was]:
+                raise broken(task, f"splits {text[:60]!r} otherwise")
+            if (before := plain(old, was)) != (after := plain(new, now)):
+                raise broken(task, f"gives {after[:60]!r} for {before[:60]!r}")
+        for row in task.rows.train:
+            tokens = self.tokens(row)
+            if (told := plain(new, [number[before] for before in tokens])) != plain(old, tokens):
+                raise broken(task, f"reads a row as {told[:60]!r}")
+        for row in task.rows.validation:
+            text = self.text(row, old)
+            for index, one in enumerate((old, new)):
+                counts[index] += len(one.encode(text, add_special_tokens=False))
+        return counts[1] / counts[0] if counts[0] else None
+
+    def compare_answers(self, task: Task, place: Place, kept: Sequence[int]) -> None:
+        """Ask both models the same rows; what they say of kept tokens must be what it was.
+
+        Raises:
+            StepError: they differ by more than float32's rounding.
+        """
+        import torch
+
+        number = {before: after for after, before in enumerate(kept)}
+        rows = [self.tokens(row)[:COMPARED_TOKENS] for row in train(task)[:COMPARED_ROWS]]
+        model = self.load(place.source)
+        with torch.no_grad():
+            before = [self.answers(model, torch.tensor([list(ids)]), kept) for ids in rows]
+        del model
+        memory.give_back()
+        model = self.load(place.target)
+        for ids, wanted in zip(rows, before, strict=True):
+            with torch.no_grad():
+                found = self.answers(model, torch.tensor([[number[before] for before in ids]]), None)
+            if float((found - wanted).abs().max()) > TOLERANCE * max(1.0, float(wanted.abs().max())):
+                raise broken(task, "has other logits than the model it was cut from")
+
+
+def plain(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return what tokens read as, without any tidying."""
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def train(task: Task) -> Sequence[Row]:
@@ -140,7 +226,11 @@ def train(task: Task) -> Sequence[Row]:
 
 def unsuited(field: str, what: str) -> Issue:
     """Return the issue of a tokenizer that cannot be cut."""
-    return Issue(f"{field}.type", f"Trim of {what} is not supported yet", "remove the step; BPE can be cut")
+    return Issue(
+        f"{field}.type",
+        f"Trim of {what} is not supported yet",
+        f"remove the step; {' and '.join(vocabulary.KINDS)} can be cut",
+    )
 
 
 def read_tokenizer(place: Place, field: str) -> dict[str, Any]:
@@ -167,20 +257,27 @@ def named(place: Place) -> set[int]:
     return found
 
 
-def write(place: Place, tokenizer: Mapping[str, Any], kept: Sequence[int]) -> int:
-    """Write the cut model and return how many tables were cut."""
+def write(
+    place: Place, tokenizer: Mapping[str, Any], kept: Sequence[int], tables: tuple[str, ...], dtype: str
+) -> int:
+    """Write the cut model and return how many tables were cut.
+
+    Args:
+        tokenizer: the object in ``tokenizer.json``.
+        kept: old numbers of the tokens that stay, in their new order.
+        tables: what the names of the tensors end with that have a row for each token.
+        dtype: in which the weights are stored.
+    """
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     new = {old: number for number, old in enumerate(kept)}
     tensors, rows, changed = {}, torch.tensor(kept, dtype=torch.long), 0
-    family = families.of_config(hf.read_json(place.source / hf.CONFIG))
-    tables = (f"{family.table}.weight", f"{families.HEAD}.weight")
     with safe_open(str(place.source / hf.WEIGHTS), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
             tensors[name] = file.get_tensor(name)
-            if name in tables:
+            if name.endswith(tables):
                 tensors[name] = tensors[name].index_select(0, rows)
                 changed += 1
     save_file(tensors, str(place.target / hf.WEIGHTS), metadata={"format": "pt"})
@@ -194,69 +291,8 @@ def write(place: Place, tokenizer: Mapping[str, Any], kept: Sequence[int]) -> in
             (place.target / name).write_bytes((place.source / name).read_bytes())
     text = json.dumps(vocabulary.cut(tokenizer, kept), ensure_ascii=False, separators=(",", ":"))
     (place.target / TOKENIZER).write_text(text, encoding="utf-8")
-    hf.tidy(place.target)
+    hf.tidy(place.target, dtype)
     return changed
-
-
-def compare_texts(task: Task, place: Place, kept: Sequence[int]) -> float | None:
-    """Hold the new tokenizer against the old one on every row.
-
-    Returns:
-        Tokens of the validation texts as a multiple of what they were, or None without any.
-
-    Raises:
-        StepError: a token has another number than its row, a text is not given back, or one of the domain's
-            own texts is split differently.
-    """
-    old, new = hf.load_tokenizer(place.source), hf.load_tokenizer(place.target)
-    number = {before: after for after, before in enumerate(kept)}
-    named = {token: number[before] for token, before in old.get_vocab().items() if before in number}
-    if new.get_vocab() != named:
-        raise broken(task, "numbers its tokens otherwise than they were cut")
-    assert task.rows is not None
-    counts = [0, 0]
-    for row in (*task.rows.train, *task.rows.validation):
-        text = old.decode(row.ids, clean_up_tokenization_spaces=False)
-        was, now = (one.encode(text, add_special_tokens=False) for one in (old, new))
-        if number.keys() >= set(was) and now != [number[before] for before in was]:
-            raise broken(task, f"splits {text[:60]!r} otherwise")
-        before, after = (
-            one.decode(ids, clean_up_tokenization_spaces=False) for one, ids in ((old, was), (new, now))
-        )
-        if before != after:
-            raise broken(task, f"gives {after[:60]!r} for {before[:60]!r}")
-    for row in task.rows.train:
-        told = new.decode([number[before] for before in row.ids], clean_up_tokenization_spaces=False)
-        if told != old.decode(row.ids, clean_up_tokenization_spaces=False):
-            raise broken(task, f"reads a row as {told[:60]!r}")
-    for row in task.rows.validation:
-        text = old.decode(row.ids, clean_up_tokenization_spaces=False)
-        for index, one in enumerate((old, new)):
-            counts[index] += len(one.encode(text, add_special_tokens=False))
-    return counts[1] / counts[0] if counts[0] else None
-
-
-def compare_logits(task: Task, place: Place, kept: Sequence[int]) -> None:
-    """Ask both models the same rows; kept tokens must have the logits that they had.
-
-    Raises:
-        StepError: they differ by more than float32's rounding.
-    """
-    import torch
-
-    number = {before: after for after, before in enumerate(kept)}
-    rows = [row.ids[:COMPARED_TOKENS] for row in train(task)[:COMPARED_ROWS]]
-    model = hf.load_model(place.source)
-    with torch.no_grad():
-        before = [model(torch.tensor([ids])).logits[0][:, list(kept)].clone() for ids in rows]
-    del model
-    memory.give_back()
-    model = hf.load_model(place.target)
-    for ids, wanted in zip(rows, before, strict=True):
-        with torch.no_grad():
-            found = model(torch.tensor([[number[before] for before in ids]])).logits[0]
-        if float((found - wanted).abs().max()) > TOLERANCE * max(1.0, float(wanted.abs().max())):
-            raise broken(task, "has other logits than the model it was cut from")
 
 
 def broken(task: Task, what: str) -> StepError:

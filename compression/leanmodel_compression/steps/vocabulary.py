@@ -4,6 +4,10 @@ A byte-pair tokenizer joins neighbours by its list of merges, the first of the l
 a text's encoding goes through stays, with the merges that made it, the shorter list takes the same way through
 that text: what went could not have been chosen. So the tokens that are used pull in the parts they are made of,
 down to single bytes; and any other text still encodes, into smaller pieces.
+
+WordPiece (BERT) takes the longest piece that fits, again and again. A longest piece that stays is the longest of
+fewer, so the used pieces alone split what they came from as before; every single character that has a piece stays
+for the rest, and so does a piece with a character that has none.
 """
 
 from __future__ import annotations
@@ -12,10 +16,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+KINDS = ("BPE", "WordPiece")
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+UNUSED = re.compile(r"\[unused\d+\]")
+"""BERT's empty places, which no text comes to."""
 SPACE = "▁"
 # Parts of a tokenizer that carry no token's number.
 PLAIN_PROCESSORS = ("ByteLevel",)
+# Parts that name the first and the last token of a text.
+ENDS_PROCESSORS = ("RobertaProcessing", "BertProcessing")
 LISTS_OF_IDS = ("suppress_tokens", "begin_suppress_tokens")
 
 
@@ -23,13 +32,13 @@ def refusal(tokenizer: Mapping[str, Any]) -> str | None:
     """Return why a tokenizer (the object in ``tokenizer.json``) cannot be cut, or None when it can."""
     model = tokenizer["model"]
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
-    if kind != "BPE":
+    if kind not in KINDS:
         return f"a {kind} tokenizer"
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if kind == "BPE" else ():
         if model.get(name):
             return f"a BPE tokenizer with {name}"
     odd = sorted({step["type"] for step in _processors(tokenizer) if not _known(step)})
-    return f"a BPE tokenizer with the post-processor {', '.join(odd)}" if odd else None
+    return f"a {kind} tokenizer with the post-processor {', '.join(odd)}" if odd else None
 
 
 def keep(tokenizer: Mapping[str, Any], used: Iterable[int], least: int) -> list[int]:
@@ -57,7 +66,7 @@ def keep(tokenizer: Mapping[str, Any], used: Iterable[int], least: int) -> list[
                 waiting += [part for pair in parts.get(one, ()) for part in pair]
 
     added = {entry["id"] for entry in tokenizer["added_tokens"]}
-    for token in _base(tokenizer):
+    for token in _base(tokenizer) if "merges" in tokenizer["model"] else _characters(tokenizer):
         add(token)
     for number in (*added, *used):
         if number in names:
@@ -67,7 +76,8 @@ def keep(tokenizer: Mapping[str, Any], used: Iterable[int], least: int) -> list[
     for token in (*(left + right for left, right in merges), *numbers):
         if len(stays) + outside >= least:
             break
-        add(token)
+        if not UNUSED.fullmatch(token):
+            add(token)
     return sorted(added | {numbers[token] for token in stays})
 
 
@@ -81,12 +91,13 @@ def cut(tokenizer: Mapping[str, Any], kept: Iterable[int]) -> dict[str, Any]:
     new = {old: number for number, old in enumerate(kept)}
     model = tokenizer["model"]
     vocabulary = {token: new[old] for token, old in model["vocab"].items() if old in new}
-    merges = [
-        merge
-        for merge, (left, right) in zip(model["merges"], _merges(tokenizer), strict=True)
-        if {left, right, left + right} <= vocabulary.keys()
-    ]
-    found = {**tokenizer, "model": {**model, "vocab": vocabulary, "merges": merges}}
+    found = {**tokenizer, "model": {**model, "vocab": vocabulary}}
+    if "merges" in model:
+        found["model"]["merges"] = [
+            merge
+            for merge, (left, right) in zip(model["merges"], _merges(tokenizer), strict=True)
+            if {left, right, left + right} <= vocabulary.keys()
+        ]
     found["added_tokens"] = [{**entry, "id": new[entry["id"]]} for entry in tokenizer["added_tokens"]]
     if tokenizer.get("post_processor"):
         found["post_processor"] = _renumbered(tokenizer["post_processor"], new)
@@ -118,7 +129,7 @@ def renumber(config: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any
 
 def _merges(tokenizer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the pairs that are joined, first learned first; older files write a pair as one string."""
-    for merge in tokenizer["model"]["merges"]:
+    for merge in tokenizer["model"].get("merges", ()):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         yield left, right
 
@@ -136,6 +147,20 @@ def _base(tokenizer: Mapping[str, Any]) -> Iterator[str]:
         yield from (token for token in model["vocab"] if len(token) == 1)
 
 
+def _characters(tokenizer: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the pieces of one character, at a word's beginning and within it, and pieces with a character that has none."""
+    model = tokenizer["model"]
+    within = str(model["continuing_subword_prefix"])
+    bare = [(token.startswith(within), token.removeprefix(within)) for token in model["vocab"]]
+    single = {(inside, text) for inside, text in bare if len(text) == 1}
+    yield model["unk_token"]
+    for token, (inside, text) in zip(model["vocab"], bare, strict=True):
+        if UNUSED.fullmatch(token):
+            continue
+        if not {(inside or at > 0, letter) for at, letter in enumerate(text)} <= single or len(text) == 1:
+            yield token
+
+
 def _processors(tokenizer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     waiting = [tokenizer["post_processor"]] if tokenizer.get("post_processor") else []
     while waiting:
@@ -147,7 +172,7 @@ def _processors(tokenizer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _known(processor: Mapping[str, Any]) -> bool:
-    return processor["type"] in (*PLAIN_PROCESSORS, "TemplateProcessing", "RobertaProcessing")
+    return processor["type"] in (*PLAIN_PROCESSORS, *ENDS_PROCESSORS, "TemplateProcessing")
 
 
 def _renumbered(processor: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
@@ -159,6 +184,6 @@ def _renumbered(processor: Mapping[str, Any], new: Mapping[int, int]) -> dict[st
             token: {**entry, "ids": [new[old] for old in entry["ids"]]}
             for token, entry in found["special_tokens"].items()
         }
-    elif found["type"] == "RobertaProcessing":
+    elif found["type"] in ENDS_PROCESSORS:
         found |= {name: [found[name][0], new[found[name][1]]] for name in ("sep", "cls")}
     return found

@@ -50,7 +50,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     ("evaluation", {"metric": "TokenF1"}, "spec.evaluation.metric", "write one of BalancedAccuracy"),
     ("evaluation", {"gates": [{"metric": "Perplexity", "max": "9"}]}, "spec.evaluation.gates[0].metric", "LeanQuality"),
     ("lean.steps.2", {"type": "Quantize"}, f"{STEPS}[2].type", "precision: Int8"),
-    ("lean.steps.2", {"type": "Trim"}, f"{STEPS}[2].type", "not supported yet with task text-classification"),
+    ("lean.steps.2", {"type": "Heal"}, f"{STEPS}[2].type", "not supported yet with task text-classification"),
     ("lean.steps.0", {"type": "Prune", "keepLayers": 3}, f"{STEPS}[0].selection", "write one of Alternate, First"),
     ("lean.steps.0", {"type": "Prune", "method": "Wanda", "ratio": "0.5"}, f"{STEPS}[0].method", "write Depth"),
     ("lean.steps.1", {"type": "Distill", "objectives": ["Hidden"], "labelWeight": "0"}, f"{STEPS}[1].objectives", "teaches the labels to nobody"),

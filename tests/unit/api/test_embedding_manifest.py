@@ -50,7 +50,7 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("lean.steps.2", {"type": "Export", "format": "GGUF"}, f"{STEPS}[2].format", "ONNX"),
     ("lean.steps.1", {"type": "Distill", "objectives": ["Hidden"]}, f"{STEPS}[0].type", "add {type: Distill, objectives: [Embeddings]}"),
     ("lean.steps.0", {"type": "Prune", "keepLayers": 3}, f"{STEPS}[0].selection", "write one of Alternate, First"),
-    ("lean.steps.0", {"type": "Prune", "method": "Neurons", "ratio": "0.5"}, f"{STEPS}[0].method", "write Depth"),
+    ("lean.steps.0", {"type": "Prune", "method": "Heads", "ratio": "0.5"}, f"{STEPS}[0].method", "write Depth or Neurons"),
     ("lean.steps.2", {"type": "Quantize"}, f"{STEPS}[2].type", "precision: Int8"),
     ("lean.steps.2", {"type": "Linear"}, f"{STEPS}[2].type", "not supported yet with task text-embedding"),
     ("serving.lean.engine", "vLLM", "spec.serving.lean.engine", "serves no text-embedding here"),

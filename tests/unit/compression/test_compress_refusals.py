@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def test_a_cell_says_whether_a_step_is_taken_or_refused(
 ) -> None:
     found = issues(with_step(document(name, task, decoder), task, column), home, tmp_path)
     # The linear model has a row of its own.
-    yes = cell(task, column, decoder) != "–" or (task == CLASSIFY and column[0] == "Linear")
+    yes = cell(task, column, name, decoder) != "–" or (task == CLASSIFY and column[0] == "Linear")
     if yes:
         assert not found, [str(issue) for issue in found]
     else:
@@ -210,6 +211,12 @@ def change(asked: str, task: str, spec: dict[str, Any], folder: Path) -> tuple[s
     if asked == "quantize":
         spec["lean"]["steps"] = [*spec["lean"]["steps"], {"type": "Quantize", "scheme": "W8A8"}]
         return "spec.lean.steps[2].type", "{type: Export, precision: Int8}"
+    if asked == "unigram":
+        shutil.copytree(folder / f"Albert-{task}", source := folder / f"unigram-{task}")
+        (source / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
+        spec["large"]["source"]["uri"] = f"file:{source.name}"
+        spec["lean"]["steps"].append({"type": "Trim"})
+        return "spec.lean.steps[2].type", "remove the step"
     if asked == "decoder":
         spec["large"]["source"]["uri"] = "file:LlamaForCausalLM-None"
         return "spec.large.source", "write task: text-generation"
@@ -235,6 +242,7 @@ ENCODERS = [(name, str(task)) for name, task, decoder in ROWS if not decoder]
 ASKED = [
     *((asked, name, task) for asked in ("vllm", "gguf", "gguf-source", "quantize") for name, task in ENCODERS),
     *((asked, "Bert", EMBED) for asked in ("own", "cascade", "decoder")),
+    *(("unigram", "Albert", task) for task in (CLASSIFY, EMBED)),
     ("decoder", "Bert", CLASSIFY),
     ("onnx", "Llama", None),
     ("learned", "Llama", None),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from leanmodel_compression.steps import vocabulary
 
@@ -66,7 +66,24 @@ def fallback_tokenizer() -> dict[str, Any]:
     }  # fmt: skip
 
 
-KINDS = {"bytes": bytes_tokenizer(), "fallback": fallback_tokenizer()}
+def pieces_tokenizer() -> dict[str, Any]:
+    """As BERT has it: empty places first, special tokens by another name, one character without a piece within words."""
+    inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece(prefix="##")
+    special = ["[PAD]", *(f"[unused{at}]" for at in range(40)), "[UNK]", "[CLS]", "[SEP]"]
+    inner.train_from_iterator(TEXTS * 4, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    inner.post_processor = processors.BertProcessing(("[SEP]", 43), ("[CLS]", 42))
+    found = dict(json.loads(inner.to_str()))
+    found["added_tokens"] = [
+        entry for entry in found["added_tokens"] if not entry["content"].startswith("[unused")
+    ]
+    return found
+
+
+KINDS = {"bytes": bytes_tokenizer(), "fallback": fallback_tokenizer(), "pieces": pieces_tokenizer()}
+MERGING = ("bytes", "fallback")
 
 
 def both(tokenizer: dict[str, Any], used: str, least: int = 0) -> tuple[Tokenizer, Tokenizer, dict[int, int]]:
@@ -90,11 +107,28 @@ def test_texts_it_was_cut_for_are_split_as_before_and_others_are_written(
         told = [one.decode(one.encode(text).ids, skip_special_tokens=False) for one in (old, new)]
         assert told[0] == told[1]
     assert new.get_vocab() == {t: number[n] for t, n in old.get_vocab().items() if n in number}
-    assert {token for token in SPECIAL if token in old.get_vocab()} <= new.get_vocab().keys()
-    assert new.get_vocab_size() >= min(least, old.get_vocab_size())
+    assert {token for token in (*SPECIAL, "[UNK]") if token in old.get_vocab()} <= new.get_vocab().keys()
+    written = sum(vocabulary.UNUSED.fullmatch(token) is None for token in old.get_vocab())
+    assert new.get_vocab_size() >= min(least, written)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_a_character_without_a_piece_of_its_own_keeps_the_pieces_that_it_stands_in() -> None:
+    tokenizer = json.loads(json.dumps(KINDS["pieces"]))
+    words = tokenizer["model"]["vocab"]
+    number = words.pop("##q", None) or len(words)
+    words["##qu"] = number
+    old, new, _ = both(tokenizer, "a")
+    assert old.encode("aqua").tokens == new.encode("aqua").tokens == ["[CLS]", "a", "##qu", "##a", "[SEP]"]
+
+
+def test_empty_places_go_and_special_tokens_stand_around_a_text_as_before() -> None:
+    old, new, number = both(KINDS["pieces"], "win a prize")
+    assert not [token for token in new.get_vocab() if vocabulary.UNUSED.fullmatch(token)]
+    assert new.encode("win a prize").tokens == old.encode("win a prize").tokens
+    assert new.encode("win").ids[0] == number[42] == new.token_to_id("[CLS]")
+
+
+@pytest.mark.parametrize("kind", MERGING)
 def test_what_stays_beside_the_used_is_what_was_learned_first(kind: str) -> None:
     tokenizer = KINDS[kind]
     few, more = (set(vocabulary.keep(tokenizer, [], least)) for least in (0, 320))
@@ -134,7 +168,12 @@ def test_added_tokens_behind_the_learned_ones_stay_behind_them() -> None:
     ("change", "words"),
     [
         ({"model": {"type": "Unigram", "vocab": []}}, "a Unigram tokenizer"),
-        ({"model": {"type": "WordPiece", "vocab": {}}}, "a WordPiece tokenizer"),
+        ({"model": {"type": "WordLevel", "vocab": {}}}, "a WordLevel tokenizer"),
+        (KINDS["pieces"], None),
+        (
+            KINDS["pieces"] | {"post_processor": {"type": "Odd"}},
+            "a WordPiece tokenizer with the post-processor Odd",
+        ),
         ({"model": KINDS["bytes"]["model"] | {"end_of_word_suffix": "</w>"}}, "with end_of_word_suffix"),
         ({"post_processor": {"type": "Sequence", "processors": [{"type": "Odd"}]}}, "post-processor Odd"),
         ({}, None),

@@ -48,7 +48,12 @@ def test_what_a_family_refuses_is_no_yes_and_stands_below():
 
 
 def test_a_step_stands_where_its_task_has_it():
-    assert has(None, ("Quantize", "")) and not has("text-classification", ("Quantize", ""))
-    assert has("text-classification", ("Linear", "")) and not has("text-embedding", ("Linear", ""))
-    assert has(None, ("Prune", "Heads")) and not has("text-embedding", ("Prune", "Heads"))
+    def takes(task, step, method="", family="Bert"):
+        return has(task, (step, method), family)
+
+    assert takes(None, "Quantize") and not takes("text-classification", "Quantize")
+    assert takes("text-classification", "Linear") and not takes("text-embedding", "Linear")
+    assert takes(None, "Prune", "Heads") and not takes("text-embedding", "Prune", "Heads")
+    assert takes("text-classification", "Prune", "Neurons")
+    assert not takes("text-classification", "Prune", "Neurons", "SqueezeBert")
     assert len(columns()) == len(set(columns())) >= 10

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from leanmodel_api.classification import EMBEDDING
+
+from ..encoders.neurons import EncoderNeurons
 from ..encoders.prune import EncoderPruning
+from ..encoders.trim import EncoderTrimming
 from ..protocol import Step
 from .distill import EmbeddingDistillation
 from .export import EmbeddingExporting
@@ -10,8 +14,17 @@ from .fetch import EmbedderFetching
 
 REGISTRY: dict[str, Step] = {
     step.name: step
-    for step in (EmbedderFetching(), EncoderPruning(), EmbeddingDistillation(), EmbeddingExporting())
+    for step in (
+        EmbedderFetching(),
+        EncoderPruning(),
+        EmbeddingDistillation(),
+        EncoderTrimming(EMBEDDING),
+        EmbeddingExporting(),
+    )
 }
 
 EXPORT_AS_TEACHER: Step = EmbeddingExporting(keeps_weights=True)
 """The large model's export: it is served as ONNX, and teaches as safetensors."""
+
+METHODS: dict[tuple[str, str], Step] = {("Prune", "Neurons"): EncoderNeurons(EMBEDDING)}
+"""Steps that share a type with another one and are chosen by their method."""

@@ -8,7 +8,9 @@ from .export import Exporting
 from .fetch import EncoderFetching
 from .finetune import EncoderFinetuning
 from .linear import LinearTraining
+from .neurons import EncoderNeurons
 from .prune import EncoderPruning
+from .trim import EncoderTrimming
 
 REGISTRY: dict[str, Step] = {
     step.name: step
@@ -17,6 +19,7 @@ REGISTRY: dict[str, Step] = {
         EncoderFinetuning(),
         EncoderPruning(),
         EncoderDistillation(),
+        EncoderTrimming(),
         Exporting(),
         LinearTraining(),
     )
@@ -24,3 +27,6 @@ REGISTRY: dict[str, Step] = {
 
 EXPORT_AS_TEACHER: Step = Exporting(keeps_weights=True)
 """The large model's export: it is served as ONNX, and teaches as safetensors."""
+
+METHODS: dict[tuple[str, str], Step] = {("Prune", "Neurons"): EncoderNeurons()}
+"""Steps that share a type with another one and are chosen by their method."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from leanmodel_api.classification import PRUNINGS
 from leanmodel_api.errors import Issue
 
 from ... import hf, memory
@@ -29,7 +30,10 @@ class EncoderPruning(EncoderStep):
     name = "Prune"
 
     def issues(self, task: Task) -> list[Issue]:
-        """Check that something goes and something stays."""
+        """Check that layers are meant, that something goes and something stays."""
+        if task.spec.method != "Depth":
+            what = f"found {task.spec.method}, which encoders do not have"
+            return [Issue(f"{task.field}.method", what, f"write {' or '.join(PRUNINGS)}")]
         layers, stays = task.shape.layers, kept_count(task.spec, task.shape.layers)
         if 1 <= stays < layers:
             return []
