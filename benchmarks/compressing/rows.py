@@ -238,8 +238,7 @@ def encoder_rows(examples: int | None = None) -> list[Row]:
         row("half depth by attention", 45, [half, taught("Logits", "Attention")], "healed", "half depth"),
         row("neurons 50%", 46, [narrow]),
         row("neurons 50% healed", 47, [narrow, both], "healed", "neurons 50%"),
-        # Only a table's rows go: what is computed for a token is the same.
-        row("trimmed", 48, [trim], like=LARGE),
+        row("trimmed", 48, [trim]),
         row("linear", 18, [{"type": "Linear"}]),
         row("3 layers distilled int8", 19, [half, both, int8], "pipeline"),
         row("2 layers distilled int8", 28, [third, both, int8], "pipeline"),

@@ -111,6 +111,8 @@ class Pruning:
         figures: dict[str, float] = {}
         if spec.selection == "Influence":
             scores = influence(place, samples(task))
+            # Else writing would find the model's pages still there beside its own.
+            memory.give_back()
             figures = {f"influence.{index}": score for index, score in enumerate(scores)}
             kept = choose(scores, count, spec.protect_first, spec.protect_last)
         else:

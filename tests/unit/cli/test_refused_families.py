@@ -28,7 +28,7 @@ CASES: list[tuple[Callable[[dict[str, Any]], None], str, str]] = [
     (squeezebert_in_vllm, "spec.serving.large.engine: found vLLM", "; write ONNXRuntime"),
     (
         albert_as_gguf,
-        "spec.lean.steps[2].format: found GGUF",
+        "spec.lean.steps[3].format: found GGUF",
         "; write ONNX, which runs on small devices too",
     ),
 ]
