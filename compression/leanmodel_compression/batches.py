@@ -13,6 +13,15 @@ MICRO_TOKENS = 2048
 MICRO_ANSWERS = 256
 
 
+# A token of English is about four bytes; fewer keep estimates on the safe side.
+ROUGH_BYTES = 2.5
+
+
+def rough_tokens(text: str) -> int:
+    """Return about how many tokens a text has, on the large side, before there is a tokenizer."""
+    return int(len(text.encode()) / ROUGH_BYTES)
+
+
 @dataclass(frozen=True)
 class Row:
     """One tokenised example; the loss is on ``ids[first:]``, each predicted from the token before it."""
@@ -130,5 +139,7 @@ def largest_micro(rows: Sequence[Row], batch_size: int) -> tuple[int, int]:
     """Return an upper bound of (padded tokens, answer positions) of any micro-batch."""
     longest = max((len(row.ids) for row in rows), default=0)
     most = max((row.answers for row in rows), default=0)
-    tokens = max(longest, min(MICRO_TOKENS, longest * batch_size))
+    # Long answers let few rows together.
+    together = min(batch_size, max(1, MICRO_ANSWERS // max(1, min((row.answers for row in rows), default=1))))
+    tokens = max(longest, min(MICRO_TOKENS, longest * together))
     return tokens, max(most, min(MICRO_ANSWERS, most * batch_size))

@@ -16,7 +16,7 @@ from leanmodel_api.steps import Export, Finetune, Linear, Quantize, Share
 from leanmodel_api.steps import Step as StepSpec
 from leanmodel_api.teacher_rules import access_issues, learns
 
-from .batches import Row, Rows, cut
+from .batches import Row, Rows, cut, rough_tokens
 from .classifiers import checks as classifiers
 from .families import FAMILIES
 from .machine import Machine
@@ -29,8 +29,6 @@ STORE_FIELD = "spec.store.uri"
 MIB = 2**20
 # Left free on the disk beside what the steps write.
 DISK_RESERVE = 256 * MIB
-# A token of English is about four characters; half of that keeps estimates on the safe side.
-ROUGH_CHARACTERS = 2
 ROUGH_TEMPLATE = 24
 
 
@@ -273,11 +271,11 @@ def _learnable(example: Example) -> bool:
 
 def _rough(example: Example) -> Row:
     texts = [example.text or "", *(message.content for message in example.messages or [])]
-    prompt = ROUGH_TEMPLATE + sum(len(text) for text in texts) // ROUGH_CHARACTERS
+    prompt = ROUGH_TEMPLATE + sum(map(rough_tokens, texts))
     if example.answer is None:
         return Row(tuple(range(prompt)), 1)
     # The same answer must give the same tokens: rows are counted by it.
-    answer = (zlib.crc32(example.answer.encode()),) * (2 + len(example.answer) // ROUGH_CHARACTERS)
+    answer = (zlib.crc32(example.answer.encode()),) * (2 + rough_tokens(example.answer))
     return Row((*range(prompt), *answer), prompt)
 
 

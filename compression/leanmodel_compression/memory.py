@@ -21,8 +21,9 @@ MIB = 2**20
 # 340 are mapped libraries, which a kernel drops when memory is short); llmcompressor adds some.
 PROCESS_BYTES = 512 * MIB
 LLMCOMPRESSOR_BYTES = 40 * MIB
-# What the first backward pass and an optimiser bring along: threads and their arenas, modules.
-TRAINER_BYTES = 32 * MIB
+# What the first backward pass and an optimiser bring along (threads and their arenas, modules), and what the heap keeps of
+# one step while the next one wants other sizes.
+TRAINER_BYTES = 96 * MIB
 FLOAT = 4
 
 
@@ -70,9 +71,10 @@ def training_bytes(
         logit_copies: vocabulary-wide rows held per answer position.
     """
     steady = TRAINER_BYTES + weights_bytes(shape) + 3 * FLOAT * trained
-    batch = activation_bytes(shape, tokens, layers) + logits_bytes(shape, answers, logit_copies)
-    # Writing a checkpoint holds its bytes once more.
-    checkpoint = 3 * FLOAT * trained
+    logits = logits_bytes(shape, answers, logit_copies)
+    batch = activation_bytes(shape, tokens, layers) + logits
+    # Writing a checkpoint holds its bytes once more, and about as much as the logits were is still the heap's.
+    checkpoint = 3 * FLOAT * trained + logits
     return max(forward_bytes(shape, 0, 0), PROCESS_BYTES + steady + max(batch, checkpoint))
 
 

@@ -9,10 +9,7 @@ from typing import Any
 from leanmodel_api.parts import Example
 
 from .. import encode
-from ..batches import Labelled, Rows
-
-# A token of English is about four characters; half of that keeps estimates on the safe side.
-ROUGH_CHARACTERS = 2
+from ..batches import Labelled, Rows, rough_tokens
 
 
 def label_order(stored: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
@@ -57,7 +54,7 @@ def rough_texts(examples: Iterable[Example]) -> tuple[Labelled, ...]:
         Labelled((*range(size), 0), size, example.text)
         for example in examples
         if example.text is not None
-        for size in (2 + len(example.text) // ROUGH_CHARACTERS,)
+        for size in (2 + rough_tokens(example.text),)
     )
 
 
@@ -72,7 +69,7 @@ def _rough(examples: Iterable[Example], labels: Sequence[str]) -> tuple[Labelled
         Labelled((*range(size), index[example.answer]), size, example.text)
         for example in examples
         if example.text is not None and example.answer in index
-        for size in (2 + len(example.text) // ROUGH_CHARACTERS,)
+        for size in (2 + rough_tokens(example.text),)
     )
 
 

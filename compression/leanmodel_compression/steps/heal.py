@@ -48,11 +48,18 @@ class Healing(Distillation):
         return int(task.spec.lora_rank * widths)
 
     def memory(self, task: Task) -> int:
-        """As distilling, with the largest layer's update, its gradient and the mask for a moment."""
-        largest = max((linear.columns * linear.rows for linear in layers(task)), default=0)
+        """As distilling, with the largest layer's update and gradient for a moment, and a mask of what is zero.
+
+        Adapters make every layer's updated weights anew, forward and back, between activations that stay: the heap was
+        measured to keep room for both.
+        """
+        sizes = [linear.columns * linear.rows for linear in layers(task)]
+        beside = memory.FLOAT * 3 * max(sizes, default=0) + sum(sizes)
+        if task.spec.method == "LoRA":
+            beside = memory.FLOAT * 2 * sum(sizes)
         # A score is held beside its weight, and a byte that says whether it is out.
         scores = (memory.FLOAT + 1) * scored(task)
-        return checked(task, task.shape, super().memory(task) + 3 * memory.FLOAT * largest + scores)
+        return checked(task, task.shape, super().memory(task) + beside + scores)
 
     def work(self, task: Task) -> Work:
         """As distilling; an adapter's update is made twice for each micro-batch, which is felt when those are small."""
