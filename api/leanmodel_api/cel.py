@@ -215,8 +215,8 @@ RULES: dict[str, list[Rule]] = {
     ],
     "spec.lean": [
         (
-            "[has(self.source), has(self.steps), has(self.search)].filter(x, x).size() == 1",
-            "write exactly one of source, steps and search",
+            "has(self.search) ? !has(self.source) && !has(self.steps) : has(self.source) || has(self.steps)",
+            "write one of source, steps and search, or source and steps",
         ),
     ],
     "spec.lean.search": [

@@ -28,16 +28,17 @@ class Large(Part):
 
 
 class Lean(Part):
-    """The cheap model: brought along (source), made from the large one (steps), or found (search)."""
+    """The cheap model: brought along (source), made from the large one or from the source (steps), or found (search)."""
 
     source: Source | None = Field(
-        None, description="A small model of your own. One of source, steps, search."
+        None,
+        description="A small model of your own; with steps beside it, what they begin with, while the large model teaches. One of source, steps, search, or source and steps.",
     )
     steps: Annotated[list[Step], Field(min_length=1, max_length=20)] | None = Field(
         None,
-        description="Steps that make it from the large model, in this order. One of source, steps, search.",
+        description="Steps that make it from the large model, or from source where there is one, in this order.",
     )
     search: Search | None = Field(
         None,
-        description="Let it be found: the cheapest model within a budget that keeps a promise. One of source, steps, search.",
+        description="Let it be found: the cheapest model within a budget that keeps a promise. Stands alone.",
     )

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from leanmodel_api.base import number
 from leanmodel_api.errors import Issue, ManifestError
 from leanmodel_api.plan import CompressPlan
 from leanmodel_api.step_rules import order_issues
+from leanmodel_api.steps import Heal
 from leanmodel_store.artifacts import Entry
 
 from . import checks, hf
@@ -29,12 +31,14 @@ class Before:
         also: plans that start from what it makes.
         data: the data sets of all of them.
         teacher: shape of the model that teaches, where one does.
+        teacher_folder: where it lies.
     """
 
     plan: CompressPlan
     also: Sequence[CompressPlan]
     data: Data
     teacher: ModelShape | None
+    teacher_folder: Path | None = None
 
     def check(self, items: list[Planned], shape: ModelShape, raw: bool, start: Entry) -> None:
         """Hold the plan, and those that follow it, against the model and the data; no work is done yet.
@@ -51,6 +55,7 @@ class Before:
         issues = checks.model_issues(shape, self.plan)
         place = f"{checks.role_field(self.plan)}.source"
         issues += checks.tokenizer_issues(hf.beyond(start.path, shape.vocabulary), shape, place)
+        issues += self.token_issues(items, start.path)
         rows: list[Rows | None] = []
         for item in items:
             name = self.data.name_of(item)
@@ -67,10 +72,29 @@ class Before:
         if issues:
             raise ManifestError(issues)
 
+    def token_issues(self, items: Sequence[Planned], folder: Path) -> list[Issue]:
+        """Return that a student that was brought along reads other tokens than its teacher.
+
+        Args:
+            items: the plan's steps.
+            folder: of the student.
+        """
+        if self.plan.source is None or self.teacher_folder is None:
+            return []
+        asks = next((item for item in items if item.step.teaches and not _alone(item)), None)
+        odd = hf.odd_token(folder, self.teacher_folder)
+        if asks is None or odd is None:
+            return []
+        what = f"its tokenizer is another than the large model's: {odd!r} is in one of them alone, or has another number"
+        instead = "name a model with the large one's tokenizer"
+        if self.plan.task is None:
+            instead += f', or learn from the data set alone: {asks.field} as {{type: Heal, labelWeight: "1"}}'
+        return [Issue(f"{checks.role_field(self.plan)}.source", what, instead)]
+
     def _also_issues(self, plan: CompressPlan, shape: ModelShape, kind: str) -> list[Issue]:
         """Return what is wrong with a plan that will start from the model made here."""
-        if plan.task is not None and plan.source is not None:
-            return []  # a classifier of its own, whose labels its own Job reads
+        if plan.source is not None and (plan.task is not None or plan.steps):
+            return []  # a model of its own, which its own Job reads
         if plan.search is not None:
             return self._early_search(plan, shape, kind)
         items = [item for item in checks.planned(plan) if item.spec is not None]
@@ -117,6 +141,11 @@ class Before:
                 and hf.read_json(start.path / "tokenizer_config.json").get("chat_template")
             )
         return checks.template_issues(self.data.parts[name].train[:1], has, f"spec.dataSets[{index}]")
+
+
+def _alone(item: Planned) -> bool:
+    """Say whether a training step learns from its data set alone."""
+    return isinstance(item.spec, Heal) and number(item.spec.label_weight) == 1
 
 
 def _gguf_has_template(path: Path) -> bool:

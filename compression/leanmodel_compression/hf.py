@@ -70,11 +70,32 @@ def beyond(folder: Path, size: int) -> list[str]:
     path = folder / "tokenizer.json"
     if not path.exists():
         return []
-    found = read_json(path)
-    words = found.get("model", {}).get("vocab") or {}
-    numbers = words if isinstance(words, dict) else {word: at for at, (word, *_) in enumerate(words)}
-    added = {entry["content"] for entry in found.get("added_tokens") or ()}
+    numbers, added = _numbers(read_json(path))
     return sorted(word for word, number in numbers.items() if number >= size and word not in added)
+
+
+def odd_token(folder: Path, other: Path) -> str | None:
+    """Return a token that one tokenizer numbers otherwise than the other, or has alone; None where they agree.
+
+    Tokens that were added by name count where both have them: writing a model may add some that no text becomes. A folder
+    without ``tokenizer.json`` agrees with every other, as nothing is known of it.
+    """
+    paths = [one / "tokenizer.json" for one in (folder, other)]
+    if not all(path.exists() for path in paths):
+        return None
+    (mine, added), (told, also) = (_numbers(read_json(path)) for path in paths)
+    odd = {word for word, _ in mine.items() ^ told.items()}
+    odd = {word for word in odd if not (word in added and word not in also and word not in told)}
+    odd = {word for word in odd if not (word in also and word not in added and word not in mine)}
+    odd |= {word for word in added.keys() & also.keys() if added[word] != also[word]}
+    return min(odd, default=None)
+
+
+def _numbers(tokenizer: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the numbers of what the tokenizer learned, and of what was added to it by name."""
+    words = tokenizer.get("model", {}).get("vocab") or {}
+    numbers = words if isinstance(words, dict) else {word: at for at, (word, *_) in enumerate(words)}
+    return numbers, {entry["content"]: int(entry["id"]) for entry in tokenizer.get("added_tokens") or ()}
 
 
 def know_own(folder: Path) -> None:

@@ -88,6 +88,8 @@ class Job:
                 continue
             current = self._make(index, items, shape, current)
             if index == 0 and item.spec is None:
+                if issues := self._before().token_issues(items, current.path):
+                    raise ManifestError(issues)
                 # Now there is a tokenizer: the estimates become exact.
                 self._reporter_plan(items, 1, shape, current)
         return CompressResult(
@@ -151,7 +153,12 @@ class Job:
 
     def _check(self, items: list[Planned], shape: ModelShape, raw: bool, start: Entry) -> None:
         """Hold the plan, and those that follow it, against the model and the data; no work is done yet."""
-        Before(self.plan, self.also, self._data, self._teacher_shape()).check(items, shape, raw, start)
+        self._before().check(items, shape, raw, start)
+
+    def _before(self) -> Before:
+        teacher = self._teacher()
+        folder = teacher.path if teacher is not None else None
+        return Before(self.plan, self.also, self._data, self._teacher_shape(), folder)
 
     def _teacher_shape(self) -> ModelShape | None:
         teacher = self._teacher()

@@ -31,7 +31,7 @@ def large_plan(model: LeanModel, cores: int, base_dir: str) -> CompressPlan:
 def lean_plan(
     model: LeanModel, large: CompressResult | None, cores: int, base_dir: str
 ) -> CompressPlan | None:
-    """Return the plan that makes the lean model from the large one (or fetches it); None without a lean model.
+    """Return the plan that makes the lean model from the large one, or from its own source; None without a lean model.
 
     Before there is a large model the plan has no base: such a plan can be checked, not run.
     """
@@ -39,10 +39,12 @@ def lean_plan(
     if lean is None:
         return None
     base = large.artifact if large is not None and lean.source is None else None
+    # A source that is worked on is taught by the large model; one that is served as it comes needs nobody.
+    teacher = large.artifact if large is not None and (lean.source is None or lean.steps) else None
     return CompressPlan(
         name=model.metadata.name, role="Lean", task=task_of(model.spec), source=lean.source, steps=lean.steps or [],
         search=lean.search,
-        base=base, teacher=base,
+        base=base, teacher=teacher,
         data_sets=model.spec.data_sets, proof_data_set=_proof(model), max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
         external_teacher=access_of(model.spec, lean.steps or []),

@@ -24,6 +24,8 @@ def run(arguments: Namespace) -> int:
     steps = ", ".join(step.type for step in (spec.lean.steps or [])) if spec.lean else ""
     found = "to be found" if spec.lean is not None and spec.lean.search is not None else "brought along"
     lean = "none" if spec.lean is None else steps or found
+    if steps and spec.lean is not None and spec.lean.source is not None:
+        lean = f"{spec.lean.source.uri}, then {steps}"
     print(
         f"{model.metadata.namespace}/{model.metadata.name} is valid: large {spec.large.source.uri if spec.large.source else '?'}, lean: {lean}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import Issue
 from leanmodel_api.plan import CompressPlan
+from leanmodel_api.steps import Distill, Step
 
 from ..shapes import ModelShape
 from .shapes import FAMILIES, LINEAR, EncoderShape
@@ -41,9 +42,14 @@ def model_issues(shape: ModelShape, plan: CompressPlan, field: str) -> list[Issu
         found.append(Issue(f"spec.serving.{role}.maxModelLength", what, f"write at most {shape.positions}"))
     if plan.task == EMBEDDING:
         found += _pooling_issues(shape, plan, field)
-    elif plan.source is not None and plan.finetune is None:
+    elif plan.source is not None and plan.finetune is None and not any(map(makes_head, plan.steps)):
         found += _head_issues(shape, plan, field, role)
     return found
+
+
+def makes_head(step: Step) -> bool:
+    """Say whether a step gives an encoder the data set's labels: one that teaches them."""
+    return isinstance(step, Distill)
 
 
 def _pooling_issues(shape: EncoderShape, plan: CompressPlan, field: str) -> list[Issue]:
@@ -67,7 +73,9 @@ def _pooling_issues(shape: EncoderShape, plan: CompressPlan, field: str) -> list
 def _head_issues(shape: EncoderShape, plan: CompressPlan, field: str, role: str) -> list[Issue]:
     """Return what is wrong with the head of a model that is served as it comes."""
     finetune = (
-        "write spec.large.finetune, which makes one" if role == "large" else "make it with lean.steps instead"
+        "write spec.large.finetune, which makes one"
+        if role == "large"
+        else "add lean.steps with a Distill, which makes one, or make it from the large model"
     )
     if not shape.labels:
         return [Issue(field, f"{shape.architecture} has no classification head", finetune)]

@@ -146,7 +146,11 @@ class Trimming:
 
     def text(self, row: Row, tokenizer: Any) -> str:
         """Return a row's text: prompt and answer as they were put together."""
-        return str(tokenizer.decode(row.ids, clean_up_tokenization_spaces=False))
+        return self.read(tokenizer, row.ids)
+
+    def read(self, tokenizer: Any, ids: Sequence[int]) -> str:
+        """Return what tokens read as, without any tidying."""
+        return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def load(self, folder: Path) -> Any:
         """Return the model of a folder."""
@@ -179,11 +183,11 @@ class Trimming:
             was, now = (one.encode(text, add_special_tokens=False) for one in (old, new))
             if number.keys() >= set(was) and now != [number[before] for before in was]:
                 raise broken(task, f"splits {text[:60]!r} otherwise")
-            if (before := plain(old, was)) != (after := plain(new, now)):
+            if (before := self.read(old, was)) != (after := self.read(new, now)):
                 raise broken(task, f"gives {after[:60]!r} for {before[:60]!r}")
         for row in task.rows.train:
             tokens = self.tokens(row)
-            if (told := plain(new, [number[before] for before in tokens])) != plain(old, tokens):
+            if (told := self.read(new, [number[before] for before in tokens])) != self.read(old, tokens):
                 raise broken(task, f"reads a row as {told[:60]!r}")
         for row in task.rows.validation:
             text = self.text(row, old)
@@ -212,11 +216,6 @@ class Trimming:
                 found = self.answers(model, torch.tensor([[number[before] for before in ids]]), None)
             if float((found - wanted).abs().max()) > TOLERANCE * max(1.0, float(wanted.abs().max())):
                 raise broken(task, "has other logits than the model it was cut from")
-
-
-def plain(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Return what tokens read as, without any tidying."""
-    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def train(task: Task) -> Sequence[Row]:

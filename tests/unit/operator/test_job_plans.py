@@ -52,5 +52,17 @@ def test_a_search_stands_in_the_lean_plan_in_place_of_steps() -> None:
     assert stepped is not None and stepped.search is None and "search" not in stepped.to_json()
 
 
+def test_a_model_that_is_brought_along_is_taught_by_the_large_one_where_steps_work_on_it() -> None:
+    source, steps = {"uri": "file:small"}, [{"type": "Distill"}]
+    served = lean_plan(model(lean={"source": source}), made(), 2, ".")
+    early, taught = (lean_plan(model(lean={"source": source, "steps": steps}), large, 2, ".") for large in (None, made()))  # fmt: skip
+    assert served is not None and early is not None and taught is not None
+    assert (served.base, served.teacher) == (early.base, early.teacher) == (None, None)
+    assert (taught.base, taught.teacher) == (None, made().artifact)
+    assert taught.source is not None and [step.type for step in taught.steps] == ["Distill"]
+    # Another large model teaches other answers; what is served as it comes is the same beside any.
+    assert taught.key() != early.key()
+
+
 def made() -> CompressResult:
     return CompressResult(name="demo", role="Large", plan="0" * 16, artifact="sha256:" + "1" * 64, bytes=10)

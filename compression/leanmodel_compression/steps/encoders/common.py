@@ -9,6 +9,7 @@ from leanmodel_api.classification import TASK
 
 from ... import memory
 from ...batches import MICRO_TOKENS, Rows
+from ...classifiers.rows import label_order
 from ...classifiers.shapes import EncoderShape
 from ...shapes import ModelShape, forward_flops
 from .. import training
@@ -45,6 +46,12 @@ def encoder(shape: ModelShape) -> EncoderShape:
     """Return the shape as an encoder's: the plan's checks let no other come here."""
     assert isinstance(shape, EncoderShape)
     return shape
+
+
+def labels_of(task: Task) -> tuple[str, ...]:
+    """Return the labels of the model that a step trains, in the order of its outputs: its own where they are the data set's."""
+    stored = encoder(task.shape).labels
+    return label_order(stored, task.labels) if task.labels else stored
 
 
 def longest(rows: Rows | None) -> int:

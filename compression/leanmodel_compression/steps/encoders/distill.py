@@ -20,10 +20,20 @@ from leanmodel_api.classification import TASK
 from leanmodel_api.errors import Issue
 
 from ...classifiers import models
-from ...shapes import forward_flops
+from ...shapes import ModelShape, forward_flops
 from .. import stopping, training
 from ..protocol import Outcome, Place, Task, WithRows, Work
-from .common import FLOAT, EncoderStep, activation_bytes, longest, looked, training_bytes, training_flops
+from .common import (
+    FLOAT,
+    EncoderStep,
+    activation_bytes,
+    encoder,
+    labels_of,
+    longest,
+    looked,
+    training_bytes,
+    training_flops,
+)
 from .finetune import finish, length_issues
 from .mapped import attention_pairs, hidden_pairs, mapping_issues, relation_heads
 from .relations import Recorder, relation_bytes, relation_loss
@@ -47,6 +57,12 @@ class EncoderDistillation(WithRows, EncoderStep):
             found.append(Issue(f"{task.field}.temperature", what, "write 1"))
         found += mapping_issues(task)
         return found
+
+    def after(self, task: Task) -> ModelShape:
+        """A student that was brought along without a head for these labels gets one."""
+        shape = encoder(task.shape)
+        wanted = labels_of(task)
+        return shape if shape.labels == wanted else shape.with_labels(wanted)
 
     def memory(self, task: Task) -> int:
         """The student's training beside the teacher and what its pass holds."""
@@ -81,7 +97,8 @@ class EncoderDistillation(WithRows, EncoderStep):
         assert place.teacher is not None
         spec, rows = task.spec, training.chosen(task)
         held = task.rows.validation if task.rows is not None else ()
-        student, teacher = models.load(place.source), models.load(place.teacher)
+        student = models.load_with_head(place.source, labels_of(task), task.seed)
+        teacher = models.load(place.teacher)
         loss_on = Objectives(task, student, teacher)
         trained = dict(student.named_parameters())
         judge = stopping.mean_loss(student, held, partial(loss_on, held))
@@ -143,6 +160,10 @@ class Objectives(Intermediate):
         spec = task.spec
         self.temperature, self.labelled = number(spec.temperature), number(spec.label_weight)
         self.told = 1 - self.labelled if "Logits" in spec.objectives else 0.0
+        theirs = encoder(task.teacher or task.shape).labels
+        mine = labels_of(task)
+        # The teacher's logits in the student's order, where the two have grown up apart.
+        self.order = [theirs.index(label) for label in mine] if theirs != mine else None
 
     def __call__(self, rows: Sequence[Any], part: Sequence[int]) -> Any:
         """Return the summed loss of the texts ``part`` of the rows."""
@@ -152,9 +173,10 @@ class Objectives(Intermediate):
         mine, told = self.both(ids, mask)
         loss = self.labelled * functional.cross_entropy(mine.logits, wanted, reduction="sum")
         if self.told:
+            wise = told.logits if self.order is None else told.logits[:, self.order]
             divergence = functional.kl_div(
                 functional.log_softmax(mine.logits / self.temperature, -1),
-                functional.log_softmax(told.logits / self.temperature, -1),
+                functional.log_softmax(wise / self.temperature, -1),
                 reduction="sum",
                 log_target=True,
             )

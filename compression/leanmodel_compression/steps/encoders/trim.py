@@ -22,6 +22,8 @@ from ..trim import COMPARED_ROWS, COMPARED_TOKENS, Trimming, train
 from .common import FLOAT, encoder, looked
 
 TABLE = "embeddings.word_embeddings.weight"
+WITHIN = "##"
+"""What pieces within a word begin with."""
 CHARACTERS = 2000
 """Pieces of one character in BERT's table, at a word's beginning and within it."""
 TOKENIZER_BYTES = 2048
@@ -78,6 +80,10 @@ class EncoderTrimming(Trimming):
         """Return a row's text as the data set has it."""
         assert isinstance(row, Labelled)
         return row.text
+
+    def read(self, tokenizer: Any, ids: Sequence[int]) -> str:
+        """Return the pieces put together: not every tokenizer of an encoder knows how to write its pieces as a text."""
+        return "".join(piece.removeprefix(WITHIN) for piece in tokenizer.convert_ids_to_tokens(list(ids)))
 
     def load(self, folder: Path) -> Any:
         """Return the classifier, or the encoder without a head."""
