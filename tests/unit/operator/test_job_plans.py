@@ -53,7 +53,7 @@ def test_a_search_stands_in_the_lean_plan_in_place_of_steps() -> None:
 
 
 def test_a_model_that_is_brought_along_is_taught_by_the_large_one_where_steps_work_on_it() -> None:
-    source, steps = {"uri": "file:small"}, [{"type": "Distill"}]
+    source, steps = {"uri": "file:small"}, [{"type": "Distill", "dataSet": "mine"}]
     served = lean_plan(model(lean={"source": source}), made(), 2, ".")
     early, taught = (lean_plan(model(lean={"source": source, "steps": steps}), large, 2, ".") for large in (None, made()))  # fmt: skip
     assert served is not None and early is not None and taught is not None
