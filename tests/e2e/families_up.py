@@ -35,6 +35,7 @@ class Case:
         folder: of the small model, beside the messages.
         example: the manifest whose steps it goes through.
         steps: in the example's place, where it has none for the row.
+        brought: whether the lean model begins with weights of its own, and the large one teaches.
     """
 
     family: str
@@ -42,6 +43,7 @@ class Case:
     folder: str
     example: str
     steps: tuple[dict[str, Any], ...] = ()
+    brought: bool = False
 
     @property
     def name(self) -> str:
@@ -65,6 +67,8 @@ def case(family: str, task: str | None, decoder: str) -> Case:
 
 LINEAR = Case("TF-IDF", CLASSIFY, "Bert", "classifier", ({"type": "Linear", "maxFeatures": 500},))
 """The linear model is made beside a large encoder, of whatever family."""
+STUDENT = Case("Own student", CLASSIFY, "Bert", "classifier", brought=True)
+"""An encoder without a head, whose tokens are the large one's, is cut, taught, trimmed and exported."""
 
 
 def manifest(case: Case, models: Path) -> dict[str, Any]:
@@ -82,6 +86,8 @@ def manifest(case: Case, models: Path) -> dict[str, Any]:
     spec["lean"]["steps"] = [
         step | small(step, case) for step in case.steps or spec["lean"]["steps"]
     ]  # fmt: skip
+    if case.brought:
+        spec["lean"]["source"] = dict(spec["large"]["source"])
     spec["evaluation"] |= {"gates": [{"metric": "SizeRatio", "max": "0.99"}], "throughputRequests": 20}
     spec["evaluation"]["concurrency"] = 8
     spec["routing"] = {"strategy": "Fixed", "fixed": "Lean"}

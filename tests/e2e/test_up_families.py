@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from e2e_support import Cli, processes_of, wait_until
-from families_up import CLASSIFY, EMBED, LINEAR, Case, case, manifest
+from families_up import CLASSIFY, EMBED, LINEAR, STUDENT, Case, case, manifest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -26,7 +26,7 @@ from families_table import families  # noqa: E402
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
-CASES = [*(case(family, task, decoder) for family, task, _, decoder in families()), LINEAR]
+CASES = [*(case(family, task, decoder) for family, task, _, decoder in families()), LINEAR, STUDENT]
 
 
 @pytest.fixture(scope="module")
