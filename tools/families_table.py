@@ -9,6 +9,7 @@ from leanmodel_api.classification import EMBEDDING, TASK, Task
 from leanmodel_compression.classifiers.shapes import FAMILIES, FEEDS
 from leanmodel_compression.families import FAMILIES as DECODERS
 from leanmodel_compression.steps import METHODS, methods, registry
+from leanmodel_compression.steps.encoders.scratch import KEYS as SIZES
 from leanmodel_serving.engines.base import ENGINES
 
 INTRO = """# Families, steps, engines
@@ -115,7 +116,7 @@ def columns() -> list[tuple[str, str]]:
 def has(task: Task | None, column: tuple[str, str], family: str, decoder: str = "") -> bool:
     """Say whether a task has a step, and a family of it, with a decoder's architecture."""
     name, method = column
-    if task is not None and column == ("Prune", "Neurons") and family not in NARROWED:
+    if task is not None and family not in SOME.get(column, {family}):
         return False
     if task is not None and method not in ("", "Depth") and column not in methods(task):
         return False
@@ -124,8 +125,11 @@ def has(task: Task | None, column: tuple[str, str], family: str, decoder: str = 
     return name in registry(task)
 
 
-NARROWED = {FAMILIES[kind] for kind in FEEDS}
-"""Encoders whose MLPs have neurons that can be taken one by one."""
+SOME = {
+    ("Prune", "Neurons"): {FAMILIES[kind] for kind in FEEDS},
+    ("Scratch", ""): {FAMILIES[kind] for kind in SIZES},
+}
+"""Steps that only some families of encoders have."""
 PARTLY = {("Albert", "Trim")}
 """Steps of encoders with an exception in the second table."""
 

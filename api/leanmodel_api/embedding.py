@@ -13,10 +13,10 @@ from .base import number
 from .classification import EMBEDDING, ENGINE, PRUNINGS, SELECTIONS, engine_issues, objective_issues
 from .errors import Issue
 from .resource import Spec
-from .steps import Distill, Export, Prune
+from .steps import Distill, Export, Prune, Scratch
 
 METRICS = ("NeighborAgreement", "EmbeddingCosine")
-STEPS = ("Prune", "Distill", "Trim", "Export")
+STEPS = ("Scratch", "Prune", "Distill", "Trim", "Export")
 OBJECTIVES = ("Embeddings", "Hidden", "Attention")
 
 
@@ -104,9 +104,11 @@ def _steps(spec: Spec) -> Iterable[Issue]:
         if isinstance(step, Distill):
             yield from _distill(step, field)
     taught = any(isinstance(step, Distill) and "Embeddings" in step.objectives for step in steps)
-    cut = [index for index, step in enumerate(steps) if isinstance(step, Prune)]
+    cut = [index for index, step in enumerate(steps) if isinstance(step, Prune | Scratch)]
     if cut and not taught:
-        found = "found Prune without a Distill after it that teaches the large model's vectors"
+        found = (
+            f"found {steps[cut[0]].type} without a Distill after it that teaches the large model's vectors"
+        )
         yield Issue(f"spec.lean.steps[{cut[0]}].type", found, "add {type: Distill, objectives: [Embeddings]}")
 
 

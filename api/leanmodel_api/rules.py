@@ -16,8 +16,15 @@ from .pressure import pressure_issues
 from .resource import LeanModel, Spec
 from .search_rules import FIELD as SEARCH
 from .search_rules import search_issues
-from .step_rules import factorize_issues, heal_issues, order_issues, prune_issues, quantize_issues
-from .steps import STRUCTURE_METHODS, Distill, Factorize, Heal, Linear, Prune, Quantize, Trim
+from .step_rules import (
+    factorize_issues,
+    heal_issues,
+    order_issues,
+    prune_issues,
+    quantize_issues,
+    scratch_issues,
+)
+from .steps import STRUCTURE_METHODS, Distill, Factorize, Heal, Linear, Prune, Quantize, Scratch, Trim
 from .teacher_rules import teacher_issues
 
 Rule = Callable[[Spec], Iterable[Issue]]
@@ -173,6 +180,8 @@ def amounts(spec: Spec) -> Iterable[Issue]:
             yield from quantize_issues(step, f"spec.lean.steps[{index}]")
         if isinstance(step, Heal):
             yield from heal_issues(step, f"spec.lean.steps[{index}]")
+        if isinstance(step, Scratch):
+            yield from scratch_issues(step, f"spec.lean.steps[{index}]")
 
 
 def step_order(spec: Spec) -> Iterable[Issue]:

@@ -19,6 +19,7 @@ from .steps import (
     Linear,
     Prune,
     Quantize,
+    Scratch,
     Share,
     Step,
     Trim,
@@ -32,7 +33,7 @@ def order_issues(steps: Sequence[Step], field: str) -> list[Issue]:
         steps: the steps in order.
         field: the list's place in the manifest, such as ``spec.lean.steps``.
     """
-    found = list(_unprepared(steps, field))
+    found = [*_unprepared(steps, field), *_untaught(steps, field)]
     for index, step in enumerate(steps):
         for before, earlier in enumerate(steps[:index]):
             found += [
@@ -72,6 +73,14 @@ def _unprepared(steps: Sequence[Step], field: str) -> Iterable[Issue]:
                 yield Issue(f"{field}[{index + 1}].{to_camel(name)}", found, advice)
 
 
+def _untaught(steps: Sequence[Step], field: str) -> Iterable[Issue]:
+    """Yield random weights that nothing teaches."""
+    for index, step in enumerate(steps):
+        if isinstance(step, Scratch) and not any(isinstance(later, Distill) for later in steps[index:]):
+            found = "found Scratch, whose weights are random, and no Distill after it"
+            yield Issue(f"{field}[{index}].type", found, "add {type: Distill}")
+
+
 def zeros_of(step: Step) -> str:
     """Return what to call a step that sets weights to zero; empty for any other."""
     if isinstance(step, Prune) and step.method in WEIGHT_METHODS:
@@ -104,6 +113,8 @@ def _conflicts(earlier: Step, step: Step) -> Iterable[tuple[str, str, str]]:
         other = earlier if isinstance(step, Linear) else step
         what = f"{step.type}, but Linear uses nothing of other steps, after the {earlier.type}"
         yield "type", what, f"remove {'one of them' if other.type == 'Linear' else other.type}"
+    elif isinstance(step, Scratch):
+        yield "type", f"Scratch, which begins anew, after the {earlier.type}", "put it first, and once"
     elif isinstance(earlier, Export):
         yield "type", f"{step.type} after the Export", "put Export last: what is exported is only served"
     elif isinstance(earlier, Quantize) and isinstance(step, Export):
@@ -204,6 +215,15 @@ def _after_factorize(step: Step) -> Iterable[tuple[str, str, str]]:
             "Quantize of thin layers, which is not supported yet, after the Factorize",
             "remove one of them",
         )
+
+
+def scratch_issues(step: Scratch, field: str) -> list[Issue]:
+    """Return that heads do not divide the width."""
+    if step.hidden_size % step.heads == 0:
+        return []
+    fits = [str(heads) for heads in range(1, 65) if step.hidden_size % heads == 0]
+    found = f"{step.heads} heads do not divide hiddenSize {step.hidden_size}"
+    return [Issue(f"{field}.heads", found, f"write one of {', '.join(fits)}")]
 
 
 def factorize_issues(step: Factorize, field: str) -> list[Issue]:

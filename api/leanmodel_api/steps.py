@@ -344,7 +344,19 @@ class Share(Part):
     protect_last: int = Field(1, ge=0, description="Last layers that keep their own weights. Default 1.")
 
 
-Ours = Prune | Distill | Heal | Trim | Factorize | Share | Quantize | Export | Linear
+class Scratch(Part):
+    """Begin anew: an encoder of the model's family in another size, its weights random, which the steps after it teach."""
+
+    type: Literal["Scratch"]
+    layers: int = Field(ge=1, le=1000, description="Layers.")
+    hidden_size: int = Field(
+        ge=8, le=16384, description="Width of the hidden state; for task text-embedding the large model's."
+    )
+    intermediate_size: int = Field(ge=8, le=65536, description="Neurons of each layer's MLP.")
+    heads: int = Field(ge=1, le=256, description="Attention heads; must divide hiddenSize.")
+
+
+Ours = Prune | Distill | Heal | Trim | Factorize | Share | Quantize | Export | Linear | Scratch
 if TYPE_CHECKING:
     Step = Annotated[Ours, Field(discriminator="type")]
 else:

@@ -225,6 +225,7 @@ def encoder_rows(examples: int | None = None) -> list[Row]:
     both, trim = taught("Logits", "Hidden"), {"type": "Trim"}
     half, third, sixth = cut(3), cut(2), cut(1)
     narrow = {"type": "Prune", "method": "Neurons", "ratio": "0.5"}
+    small = {"type": "Scratch", "layers": 2, "hiddenSize": 192, "intermediateSize": 768, "heads": 6}
 
     def row(name: str, rank: int, steps: Steps, kind: Any = "alone", like: str = "") -> Row:
         return Row("labels", name, steps, kind, rank, timed=not like, like=like)
@@ -240,6 +241,7 @@ def encoder_rows(examples: int | None = None) -> list[Row]:
         row("neurons 50% healed", 47, [narrow, both], "healed", "neurons 50%"),
         row("trimmed", 48, [trim]),
         row("linear", 18, [{"type": "Linear"}]),
+        row("2 layers from scratch distilled int8", 49, [small, taught("Logits"), int8], "pipeline"),
         row("3 layers distilled int8", 19, [half, both, int8], "pipeline"),
         row("2 layers distilled int8", 28, [third, both, int8], "pipeline"),
         row("1 layer distilled int8", 29, [sixth, both, int8], "pipeline"),

@@ -106,6 +106,17 @@ class EncoderShape(ModelShape):
         weights = self.layer_weights + self.neuron_weights * (count - self.intermediate)
         return replace(self, intermediate=count, layer_weights=weights)
 
+    def resized(self, layers: int, hidden: int, inner: int, heads: int) -> EncoderShape:
+        """Return a BERT, DistilBERT or ALBERT of other sizes, with the same tokens, positions and labels."""
+        narrow = self.table_width if self.family == "albert" else hidden
+        rows = self.embedding_weights - (self.table_width * self.hidden if self.family == "albert" else 0)
+        tables = rows // self.table_width * narrow + (narrow * hidden if self.family == "albert" else 0)
+        return replace(
+            self, layers=layers, hidden=hidden, intermediate=inner, heads=heads, kv_heads=heads, head_dim=hidden // heads,
+            layer_weights=_layer({}, self.family, hidden, inner), embedding_weights=tables, table_width=narrow,
+            head_weights=hidden * hidden + hidden * len(self.labels), neuron_weights=2 * hidden + 1,
+        )  # fmt: skip
+
     def with_labels(self, labels: tuple[str, ...]) -> EncoderShape:
         """Return the shape with a head for these labels."""
         head = self.head_weights + self.hidden * (len(labels) - len(self.labels))

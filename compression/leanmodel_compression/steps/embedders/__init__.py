@@ -6,6 +6,7 @@ from leanmodel_api.classification import EMBEDDING
 
 from ..encoders.neurons import EncoderNeurons
 from ..encoders.prune import EncoderPruning
+from ..encoders.scratch import EncoderBeginning
 from ..encoders.trim import EncoderTrimming
 from ..protocol import Step
 from .distill import EmbeddingDistillation
@@ -16,6 +17,7 @@ REGISTRY: dict[str, Step] = {
     step.name: step
     for step in (
         EmbedderFetching(),
+        EncoderBeginning(),
         EncoderPruning(),
         EmbeddingDistillation(),
         EncoderTrimming(EMBEDDING),

@@ -10,6 +10,7 @@ from .finetune import EncoderFinetuning
 from .linear import LinearTraining
 from .neurons import EncoderNeurons
 from .prune import EncoderPruning
+from .scratch import EncoderBeginning
 from .trim import EncoderTrimming
 
 REGISTRY: dict[str, Step] = {
@@ -17,6 +18,7 @@ REGISTRY: dict[str, Step] = {
     for step in (
         EncoderFetching(),
         EncoderFinetuning(),
+        EncoderBeginning(),
         EncoderPruning(),
         EncoderDistillation(),
         EncoderTrimming(),
