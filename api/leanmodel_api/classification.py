@@ -93,15 +93,8 @@ def _steps(spec: Spec) -> Iterable[Issue]:
                 f"found {step.type}: not supported yet with task {TASK}",
                 f"write one of {', '.join(STEPS)}",
             )
-        if isinstance(step, Prune) and step.method not in PRUNINGS:
-            found = f"found {step.method}: not supported yet with task {TASK}"
-            yield Issue(f"{field}.method", found, f"write {' or '.join(PRUNINGS)}")
-        elif isinstance(step, Prune) and step.method == "Depth" and step.selection not in SELECTIONS:
-            yield Issue(
-                f"{field}.selection",
-                f"found {step.selection}: not supported yet with task {TASK}",
-                f"write one of {', '.join(SELECTIONS)}",
-            )
+        if isinstance(step, Prune):
+            yield from pruning_issues(step, field, TASK)
         if isinstance(step, Export) and step.format != "ONNX":
             found = f"found {step.format} with task {TASK}: llama.cpp has no ALBERT, MobileBERT or SqueezeBERT, and no labels of ours"
             yield Issue(f"{field}.format", found, "write ONNX, which runs on small devices too")
@@ -114,6 +107,16 @@ def _steps(spec: Spec) -> Iterable[Issue]:
         if isinstance(step, Distill):
             later = [other for other in (spec.lean and spec.lean.steps) or [] if isinstance(other, Distill)]
             yield from _objectives(step, field, step is later[-1])
+
+
+def pruning_issues(step: Prune, field: str, task: Task) -> Iterable[Issue]:
+    """Yield methods and selections of pruning that encoders do not have."""
+    if step.method not in PRUNINGS:
+        found = f"found {step.method}: not supported yet with task {task}"
+        yield Issue(f"{field}.method", found, f"write {' or '.join(PRUNINGS)}")
+    elif step.method == "Depth" and step.selection not in SELECTIONS:
+        found = f"found {step.selection}: not supported yet with task {task}"
+        yield Issue(f"{field}.selection", found, f"write one of {', '.join(SELECTIONS)}")
 
 
 def _objectives(step: Distill, field: str, last: bool) -> Iterable[Issue]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .base import number
-from .classification import EMBEDDING, ENGINE, PRUNINGS, SELECTIONS, engine_issues, objective_issues
+from .classification import EMBEDDING, ENGINE, engine_issues, objective_issues, pruning_issues
 from .errors import Issue
 from .resource import Spec
 from .steps import Distill, Export, Prune, Scratch
@@ -95,12 +95,8 @@ def _steps(spec: Spec) -> Iterable[Issue]:
         if isinstance(step, Export) and str(step.format) != "ONNX":
             found = f"found {step.format}, which no runtime of ours reads for an encoder (llama.cpp knows neither ALBERT nor MobileBERT)"
             yield Issue(f"{field}.format", found, "write ONNX")
-        if isinstance(step, Prune) and step.method not in PRUNINGS:
-            found = f"found {step.method}: not supported yet with task {EMBEDDING}"
-            yield Issue(f"{field}.method", found, f"write {' or '.join(PRUNINGS)}")
-        elif isinstance(step, Prune) and step.method == "Depth" and step.selection not in SELECTIONS:
-            found = f"found {step.selection}: not supported yet with task {EMBEDDING}"
-            yield Issue(f"{field}.selection", found, f"write one of {', '.join(SELECTIONS)}")
+        if isinstance(step, Prune):
+            yield from pruning_issues(step, field, EMBEDDING)
         if isinstance(step, Distill):
             yield from _distill(step, field)
     taught = any(isinstance(step, Distill) and "Embeddings" in step.objectives for step in steps)

@@ -84,9 +84,8 @@ def odd_token(folder: Path, other: Path) -> str | None:
     if not all(path.exists() for path in paths):
         return None
     (mine, added), (told, also) = (_numbers(read_json(path)) for path in paths)
-    odd = {word for word, _ in mine.items() ^ told.items()}
-    odd = {word for word in odd if not (word in added and word not in also and word not in told)}
-    odd = {word for word in odd if not (word in also and word not in added and word not in mine)}
+    alone = (added.keys() - also.keys() - told.keys()) | (also.keys() - added.keys() - mine.keys())
+    odd = {word for word, _ in mine.items() ^ told.items()} - alone
     odd |= {word for word in added.keys() & also.keys() if added[word] != also[word]}
     return min(odd, default=None)
 

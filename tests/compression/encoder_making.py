@@ -86,6 +86,12 @@ def texts_set(path: Path, **more: Any) -> dict[str, Any]:
     return data_set(path, prompt={"text": "{msg}"}, **more)
 
 
+def vectors_fields(data_file: Path) -> dict[str, Any]:
+    """Return what plans over a sentence encoder have in common: texts alone, and the task."""
+    data = {name: value for name, value in texts_set(data_file).items() if name not in ("answer", "choices")}
+    return {"dataSets": [data], "maxModelLength": 64, "task": "text-embedding"}
+
+
 def large_plan(folder: Path, data_file: Path, **more: Any) -> CompressPlan:
     tuned = {"epochs": "6", "learningRate": "0.01", "batchSize": 16, "maxLength": 32, "checkpointSteps": 4}
     fields = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import plan_of, run_plan
-from encoder_making import FAMILIES, make_encoder, sentence_encoder, texts_set
+from encoder_making import FAMILIES, make_encoder, sentence_encoder, vectors_fields
 
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressPlan, CompressResult
@@ -30,8 +30,7 @@ STEPS = [
 
 
 def large_plan(folder: Path, data_file: Path, **more: Any) -> CompressPlan:
-    data = {name: value for name, value in texts_set(data_file).items() if name not in ("answer", "choices")}
-    return plan_of(source={"uri": f"file:{folder}"}, dataSets=[data], maxModelLength=64, task=TASK, **more)
+    return plan_of(source={"uri": f"file:{folder}"}, **vectors_fields(data_file), **more)
 
 
 def student_plan(large: CompressResult, plan: CompressPlan, steps: list[dict[str, Any]]) -> CompressPlan:

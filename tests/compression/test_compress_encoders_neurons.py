@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import plan_of, run_apart, run_plan
-from encoder_making import FAMILIES, large_plan, make_encoder, sentence_encoder, student_plan, texts_set
+from encoder_making import FAMILIES, large_plan, make_encoder, sentence_encoder, student_plan, vectors_fields
 from safetensors.torch import load_file
 from step_alone import killed_and_whole, rows_of
 
-from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressResult
 from leanmodel_compression import hf
@@ -121,8 +120,7 @@ def test_sentence_encoders_are_cut_and_taught_again(
     store: Store, data_file: Path, texts: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     folder = sentence_encoder(tmp_path / "encoder", texts)
-    data = {name: value for name, value in texts_set(data_file).items() if name not in ("answer", "choices")}
-    fields: dict[str, Any] = {"dataSets": [data], "maxModelLength": 64, "task": EMBEDDING}
+    fields = vectors_fields(data_file)
     whole = run_plan(plan_of(source={"uri": f"file:{folder}"}, **fields), store)
     taught = {"type": "Distill", "objectives": ["Embeddings"], "learningRate": "0.005", "maxLength": 32}
     plan = plan_of(

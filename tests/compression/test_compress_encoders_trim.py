@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import plan_of, run_apart, run_plan
-from encoder_making import FAMILIES, TASK, large_plan, make_encoder, sentence_encoder, student_plan, texts_set
+from encoder_making import (
+    FAMILIES,
+    TASK,
+    large_plan,
+    make_encoder,
+    sentence_encoder,
+    student_plan,
+    texts_set,
+    vectors_fields,
+)
 from safetensors.torch import load_file
 
-from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressResult
 from leanmodel_compression import hf
@@ -116,8 +124,7 @@ def test_vectors_stay(
     store: Store, data_file: Path, wider: list[tuple[str, str]], texts: list[tuple[str, str]], tmp_path: Path, family: str
 ) -> None:  # fmt: skip
     folder = sentence_encoder(tmp_path / "encoder", wider, family=family)
-    data = {name: value for name, value in texts_set(data_file).items() if name not in ("answer", "choices")}
-    fields: dict[str, Any] = {"dataSets": [data], "maxModelLength": 64, "task": EMBEDDING}
+    fields = vectors_fields(data_file)
     large = run_plan(plan_of(source={"uri": f"file:{folder}"}, **fields), store)
     plan = plan_of(role="Lean", base=large.artifact, teacher=large.artifact, steps=[TRIM], **fields)
     made = run_plan(plan, store)

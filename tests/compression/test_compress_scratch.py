@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from conftest import plan_of, run_apart, run_plan
-from encoder_making import FAMILIES, large_plan, make_encoder, sentence_encoder, student_plan, texts_set
+from encoder_making import FAMILIES, large_plan, make_encoder, sentence_encoder, student_plan, vectors_fields
 
-from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import InputError
 from leanmodel_api.plan import CompressResult
 from leanmodel_compression import hf
@@ -70,8 +69,7 @@ def test_a_sentence_encoder_keeps_its_pooling(
     store: Store, data_file: Path, texts: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     folder = sentence_encoder(tmp_path / "encoder", texts)
-    data = {name: value for name, value in texts_set(data_file).items() if name not in ("answer", "choices")}
-    fields: dict[str, Any] = {"dataSets": [data], "maxModelLength": 64, "task": EMBEDDING}
+    fields = vectors_fields(data_file)
     whole = run_plan(plan_of(source={"uri": f"file:{folder}"}, **fields), store)
     taught = {**TAUGHT, "objectives": ["Embeddings"], "learningRate": "0.005"}
     plan = plan_of(role="Lean", base=whole.artifact, teacher=whole.artifact, **fields)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .. import families, hf
@@ -124,26 +125,44 @@ def _recorder(batch: Batch) -> Callable[..., Any]:
 
 def moments(layer: Any, index: int, batches: Sequence[Batch], watched: Sequence[str]) -> dict[str, Any]:
     """Return the second moments of the inputs of a layer's watched modules, padding left out."""
-    import torch
+    with Moments(layer, watched) as gathered:
+        for batch in batches:
+            gathered.real = batch.real
+            _call(layer, index, batch)
+    return gathered.sums
 
-    sums: dict[str, Any] = {}
-    real = torch.zeros(0)
 
-    def hook(name: str) -> Any:
-        def gather(_module: Any, args: Any) -> None:
-            inputs = args[0][real]
-            product = inputs.T @ inputs
-            sums[name] = product if name not in sums else sums[name].add_(product)
+class Moments:
+    """Sums x xᵀ over the inputs of modules while the block runs.
 
-        return gather
+    Attributes:
+        real: rows × width, False at padding; set before each batch.
+        sums: by the module's name, columns × columns, float32.
+    """
 
-    handles = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in watched]
-    for batch in batches:
-        real = batch.real
-        _call(layer, index, batch)
-    for handle in handles:
-        handle.remove()
-    return sums
+    def __init__(self, model: Any, watched: Sequence[str]):
+        """Take the module that the names are within."""
+        self._model, self._watched = model, watched
+        self.real: Any = None
+        self.sums: dict[str, Any] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Moments:
+        """Begin to listen."""
+        for name in self._watched:
+            module = self._model.get_submodule(name)
+            self._handles.append(module.register_forward_pre_hook(partial(self._gather, name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End listening."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _gather(self, name: str, _module: Any, args: Any) -> None:
+        inputs = args[0][self.real]
+        product = inputs.T @ inputs
+        self.sums[name] = product if name not in self.sums else self.sums[name].add_(product)
 
 
 def _call(layer: Any, index: int, batch: Batch) -> Any:

@@ -178,9 +178,11 @@ class Trimming:
             raise broken(task, "numbers its tokens otherwise than they were cut")
         assert task.rows is not None
         counts = [0, 0]
-        for row in (*task.rows.train, *task.rows.validation):
+        for at, row in enumerate((*task.rows.train, *task.rows.validation)):
             text = self.text(row, old)
             was, now = (one.encode(text, add_special_tokens=False) for one in (old, new))
+            if at >= len(task.rows.train):
+                counts = [counts[0] + len(was), counts[1] + len(now)]
             if number.keys() >= set(was) and now != [number[before] for before in was]:
                 raise broken(task, f"splits {text[:60]!r} otherwise")
             if (before := self.read(old, was)) != (after := self.read(new, now)):
@@ -189,10 +191,6 @@ class Trimming:
             tokens = self.tokens(row)
             if (told := self.read(new, [number[before] for before in tokens])) != self.read(old, tokens):
                 raise broken(task, f"reads a row as {told[:60]!r}")
-        for row in task.rows.validation:
-            text = self.text(row, old)
-            for index, one in enumerate((old, new)):
-                counts[index] += len(one.encode(text, add_special_tokens=False))
         return counts[1] / counts[0] if counts[0] else None
 
     def compare_answers(self, task: Task, place: Place, kept: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from leanmodel_api.classification import TASK
@@ -23,6 +24,7 @@ from ...classifiers.shapes import FEEDS
 from ...shapes import ModelShape, forward_flops
 from .. import slices
 from ..kept import Kept
+from ..layerwise import Moments
 from ..protocol import Outcome, Place, Task, Work, samples
 from ..structure import ByActivations, kept_units, neuron_issues
 from .common import FLOAT, activation_bytes, encoder, looked
@@ -177,29 +179,17 @@ class Texts:
 
         Where layers share their weights the sums are of all of them.
         """
-        sums: dict[str, Any] = {}
-        real: Any = None
+        shared = "groups" in layer
+        leaves = None if shared else self.model.get_submodule(layer).register_forward_hook(_leave)
+        with Moments(self.model, names) as gathered:
+            for ids, mask in self.batches:
+                gathered.real = mask.bool()
+                with suppress(_ReachedError):
+                    self.model(input_ids=ids, attention_mask=mask)
+        if leaves is not None:
+            leaves.remove()
+        return gathered.sums
 
-        def hook(name: str) -> Any:
-            def gather(_module: Any, args: Any) -> None:
-                inputs = args[0][real]
-                product = inputs.T @ inputs
-                sums[name] = product if name not in sums else sums[name].add_(product)
 
-            return gather
-
-        def leave(*_: Any) -> None:
-            raise _ReachedError
-
-        handles = [self.model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
-        if "groups" not in layer:
-            handles.append(self.model.get_submodule(layer).register_forward_hook(leave))
-        for ids, mask in self.batches:
-            real = mask.bool()
-            try:
-                self.model(input_ids=ids, attention_mask=mask)
-            except _ReachedError:
-                continue
-        for handle in handles:
-            handle.remove()
-        return sums
+def _leave(*_: Any) -> None:
+    raise _ReachedError
