@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="file with the key of the plan's external teacher",
     )
+    parser.add_argument(
+        "--progress-seconds", type=float, metavar="SECONDS",
+        help="lines of a running step come at most this often (default 0.5; 0: one for each unit of work)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     leave_on_signals()
     try:
@@ -46,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"plan: {_plain(error)}", file=sys.stderr)
         return 2
     settle(plan.limits.threads)
-    return run(plan, also, options.store, options.result, options.teacher_key_file)
+    return run(plan, also, options.store, options.result, options.teacher_key_file, options.progress_seconds)
 
 
 def read_plan(path: Path) -> CompressPlan:
@@ -55,16 +59,22 @@ def read_plan(path: Path) -> CompressPlan:
 
 
 def run(
-    plan: CompressPlan, also: list[CompressPlan], store: Path, result: Path, teacher_key: Path | None = None
+    plan: CompressPlan,
+    also: list[CompressPlan],
+    store: Path,
+    result: Path,
+    teacher_key: Path | None = None,
+    progress_seconds: float | None = None,
 ) -> int:
     """Run the Job and write its result by one rename; errors become messages and exit codes."""
     # Late, so that settle() comes before torch.
     from leanmodel_store.artifacts import Store
 
     from .job import Job
-    from .progress import Reporter
+    from .progress import INTERVAL_SECONDS, Reporter
 
-    reporter = Reporter("compress-large" if plan.role == "Large" else "compress-lean")
+    interval = INTERVAL_SECONDS if progress_seconds is None else progress_seconds
+    reporter = Reporter("compress-large" if plan.role == "Large" else "compress-lean", interval=interval)
     try:
         kept = Store(store)
         with kept.in_use():

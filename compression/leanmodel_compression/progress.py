@@ -14,8 +14,8 @@ from .external.money import dollars
 
 JobName = Literal["compress-large", "compress-lean"]
 State = Literal["started", "running", "finished", "cached", "failed"]
-# Lines of a running step come at most this often.
 INTERVAL_SECONDS = 0.5
+"""Lines of a running step come at most this often, unless it is said otherwise."""
 
 
 def print_line(line: ProgressLine) -> None:
@@ -35,6 +35,7 @@ class Reporter:
     job: JobName
     emit: Callable[[ProgressLine], None] = print_line
     clock: Callable[[], float] = time.monotonic
+    interval: float = INTERVAL_SECONDS
     _estimates: list[float] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _index: int = -1
@@ -70,7 +71,7 @@ class Reporter:
             # A resumed step starts in the middle: speed counts from there.
             self._first, self._started = done, self.clock()
         self._done, self._total = done, total
-        if self.clock() - self._last_line >= INTERVAL_SECONDS:
+        if self.clock() - self._last_line >= self.interval:
             self._send("running", message)
 
     def end(self, state: Literal["finished", "cached", "failed"] = "finished", message: str = "") -> None:
@@ -89,7 +90,7 @@ class Reporter:
 
     def message(self, text: str) -> None:
         """Say a word about what is going on now; throttled like the rest."""
-        if self.clock() - self._last_line >= INTERVAL_SECONDS:
+        if self.clock() - self._last_line >= self.interval:
             self._send("running", text)
 
     def fetched(self, done: int, total: int) -> None:

@@ -96,6 +96,10 @@ def lean_plan(
     return plan_of(role="Lean", base=large.artifact, teacher=large.artifact, steps=steps, **fields)
 
 
+EVERY_LINE = ("--progress-seconds", "0")
+"""For a test that waits for a moment of a training: fast machines pass it between two lines otherwise."""
+
+
 class Process:
     """The Job as a process of its own, followed by its progress lines."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Process, data_set, plan_of, run_plan
+from conftest import EVERY_LINE, Process, data_set, plan_of, run_plan
 from encoder_making import FAMILIES, early_plan, large_plan, make_encoder
 
 from leanmodel_api.errors import InputError
@@ -159,7 +159,7 @@ def test_a_classifier_stops_early_and_keeps_its_best_weights_also_when_it_is_kil
     assert figures["validationLoss"] == pytest.approx(figures["bestValidationLoss"], rel=1e-4)
     assert f"(the weights after {figures['bestStep']:.0f} are kept)" in made.steps[1].detail
     other = Store(tmp_path / "killed")
-    first = Process(plan, other.root, tmp_path / "first")
+    first = Process(plan, other.root, tmp_path / "first", *EVERY_LINE)
     assert first.follow(lambda line: line.message.startswith("optimiser step ") and line.done >= 8)
     first.kill()
     second = Process(plan, other.root, tmp_path / "second")

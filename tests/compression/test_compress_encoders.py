@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Process, plan_of, run_plan
+from conftest import EVERY_LINE, Process, plan_of, run_plan
 from encoder_making import FAMILIES, TASK, early_plan, large_plan, make_encoder, student_plan
 from safetensors.torch import load_file
 
@@ -128,7 +128,7 @@ def test_a_killed_distillation_ends_with_the_same_bytes(
 ) -> None:
     store, large = teacher
     plan = student_plan(large, data_file, [{**STUDENT[1], "epochs": "20"}])
-    first = Process(plan, store.root, tmp_path / "first")
+    first = Process(plan, store.root, tmp_path / "first", *EVERY_LINE)
     assert first.follow(lambda line: line.message.startswith("optimiser step ") and line.done >= 8)
     first.kill()
     second = Process(plan, store.root, tmp_path / "second")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Process, data_set, lean_plan, plan_of, run_plan
+from conftest import EVERY_LINE, Process, data_set, lean_plan, plan_of, run_plan
 
 from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import ProgressLine
@@ -82,7 +82,7 @@ def test_a_kill_between_two_checkpoints_repeats_one_interval_at_most(
     store: Store, large: CompressResult, data_file: Path, tmp_path: Path
 ) -> None:
     plan = lean_plan(large, data_file, STEPS[1:2])
-    first = Process(plan, store.root, tmp_path / "first")
+    first = Process(plan, store.root, tmp_path / "first", *EVERY_LINE)
     assert first.follow(lambda line: "optimiser" in line.message and steps_of(line) >= 3 * INTERVAL)
     first.kill()
     reached = max(steps_of(line) for line in first.lines)
@@ -109,7 +109,7 @@ def test_gptq_goes_on_at_the_layer_where_it_was_killed(
     store: Store, large: CompressResult, data_file: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     plan = lean_plan(large, data_file, STEPS[2:])
-    first = Process(plan, store.root, tmp_path / "first")
+    first = Process(plan, store.root, tmp_path / "first", *EVERY_LINE)
     assert first.follow(lambda line: line.message.startswith("layer ") and line.done >= 1)
     first.kill()
     second = Process(plan, store.root, tmp_path / "second")
@@ -125,7 +125,7 @@ def test_gptq_goes_on_at_the_layer_where_it_was_killed(
 def test_a_signal_ends_it_within_two_seconds(
     store: Store, large: CompressResult, data_file: Path, tmp_path: Path, number: int, code: int
 ) -> None:
-    process = Process(lean_plan(large, data_file, STEPS), store.root, tmp_path / "run")
+    process = Process(lean_plan(large, data_file, STEPS), store.root, tmp_path / "run", *EVERY_LINE)
     assert process.follow(lambda line: line.step == "distill" and line.state == "running")
     sent = time.monotonic()
     assert process.kill(number) == code
@@ -141,7 +141,7 @@ def test_full_finetuning_resumes_to_the_same_bits(
         dataSets=[data_set(data_file)],
         finetune={"epochs": "30", "learningRate": "0.01", "checkpointSteps": 5, "method": "LoRA"},
     )
-    first = Process(plan, store.root, tmp_path / "first")
+    first = Process(plan, store.root, tmp_path / "first", *EVERY_LINE)
     assert first.follow(lambda line: steps_of(line) >= 12)
     first.kill()
     second = run_plan(plan, store)
