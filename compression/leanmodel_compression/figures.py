@@ -15,8 +15,10 @@ from .shapes import ModelShape, from_config
 from .steps import training
 from .steps.protocol import StepError
 
-# Validation rows are taken until they hold so many tokens: seconds, not minutes.
+# Validation rows are taken until they hold so many tokens, or so many on which the loss is: seconds, not minutes. The
+# rows are the same after each step, so what a step changes is seen more exactly than the loss itself.
 MAX_TOKENS = 6144
+MAX_SCORED = 1024
 
 
 def reload_check(folder: Path, expected: ModelShape, field: str) -> Any:
@@ -87,11 +89,14 @@ def validation(model: Any, rows: Sequence[Row], pad: int) -> dict[str, float]:
     return found
 
 
-def first_rows(rows: Sequence[Row], tokens: int = MAX_TOKENS) -> list[Row]:
-    """Return the first rows that hold at most so many tokens together, at least one."""
+def first_rows(rows: Sequence[Row], tokens: int = MAX_TOKENS, scored: int = MAX_SCORED) -> list[Row]:
+    """Return the first rows that hold at most so many tokens, and tokens on which the loss is; at least one row."""
     some: list[Row] = []
     for row in rows:
-        if some and sum(len(taken.ids) for taken in some) + len(row.ids) > tokens:
+        taken = [*some, row]
+        if some and (
+            sum(len(one.ids) for one in taken) > tokens or sum(one.answers for one in taken) > scored
+        ):
             break
         some.append(row)
     return some

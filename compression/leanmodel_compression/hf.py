@@ -11,7 +11,7 @@ from typing import Any
 from leanmodel_api.low_rank import MODEL_TYPE as LOW_RANK
 from leanmodel_api.shared import MODEL_TYPE as SHARED
 
-from . import families, low_rank, shared
+from . import families, low_rank, memory, shared
 from .classifiers import onnx_file
 
 CONFIG = "config.json"
@@ -128,18 +128,19 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         from transformers.utils.quantization_config import CompressedTensorsConfig
 
         more["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        str(folder),
-        dtype=getattr(torch, dtype),
-        trust_remote_code=False,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        **more,
-    )
-    if not more:
-        require_all(info)
-    return frozen(straightened(model))
+    with memory.small_heap():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **more,
+        )
+        if not more:
+            require_all(info)
+        return frozen(straightened(model))
 
 
 def straightened(model: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,9 @@ LLMCOMPRESSOR_BYTES = 40 * MIB
 # one step while the next one wants other sizes.
 TRAINER_BYTES = 96 * MIB
 FLOAT = 4
+# malloc.h's names, and from which size a block of a checkpoint that is read belongs to the system.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+SMALL_BLOCK = 256 * 2**10
 
 
 def weights_bytes(shape: ModelShape) -> int:
@@ -32,9 +35,9 @@ def weights_bytes(shape: ModelShape) -> int:
     return FLOAT * shape.parameters
 
 
-def loading_bytes(shape: ModelShape) -> int:
-    """Return the peak of loading bf16 weights as float32: both, while the file is mapped."""
-    return (FLOAT + 2) * shape.parameters
+def loaded_bytes(shape: ModelShape) -> int:
+    """Return what a process holds once a model is loaded (:func:`small_heap`: the file's own bytes went back)."""
+    return PROCESS_BYTES + weights_bytes(shape)
 
 
 def activation_bytes(shape: ModelShape, tokens: int, layers: int, checkpointed: bool = False) -> int:
@@ -81,15 +84,15 @@ def training_bytes(
 def forward_bytes(shape: ModelShape, tokens: int, answers: int) -> int:
     """Return the peak of loading a model and of a forward pass without gradients.
 
-    While it is loaded, the file is mapped and the largest table is there twice.
+    While it is loaded, the largest table is there twice.
     """
     table = FLOAT * shape.vocabulary * shape.hidden
     batch = activation_bytes(shape, tokens, 1) + logits_bytes(shape, answers)
-    return PROCESS_BYTES + loading_bytes(shape) + max(table, batch)
+    return loaded_bytes(shape) + max(table, batch)
 
 
 def calibration_bytes(shape: ModelShape, lengths: Sequence[int], hessians: bool) -> int:
-    """Return what llmcompressor holds besides the model while it goes through the layers on calibration rows.
+    """Return what is held besides the model while calibration rows go through the layers.
 
     Args:
         shape: the model.
@@ -99,10 +102,10 @@ def calibration_bytes(shape: ModelShape, lengths: Sequence[int], hessians: bool)
     states = 2 * FLOAT * sum(lengths) * shape.hidden
     batch = activation_bytes(shape, max(lengths, default=1), 1)
     if not hessians:
-        return LLMCOMPRESSOR_BYTES + states + batch
+        return states + batch
     first = shape.linears()[: len(shape.decoder.projections)]
     matrices = sum(FLOAT * linear.columns**2 for linear in first)
-    return LLMCOMPRESSOR_BYTES + states + batch + matrices + 4 * FLOAT * shape.intermediate**2
+    return states + batch + matrices + 4 * FLOAT * shape.intermediate**2
 
 
 @dataclass
@@ -162,6 +165,32 @@ def read_status(path: Path = Path("/proc/self/status")) -> dict[str, int]:
             if len(words) == 2 and words[1] == "kB":
                 found[name] = int(words[0]) * 1024
     return found
+
+
+@contextlib.contextmanager
+def small_heap() -> Iterator[None]:
+    """Take large blocks from the system and give them back at once while the block runs (glibc; elsewhere nothing changes).
+
+    A checkpoint is read tensor by tensor, each first as it is stored and then as float32. glibc keeps what such blocks
+    leave free, up to half of the model again; nothing that comes later is of their sizes.
+    """
+    _thresholds(SMALL_BLOCK)
+    try:
+        yield
+    finally:
+        # What glibc itself settles at once such blocks were freed: training wants its memory kept.
+        _thresholds(32 * MIB)
+
+
+def _thresholds(block: int) -> None:
+    """Set from which size a block is the system's, and how much free memory at the end of the heap is kept."""
+    import ctypes
+
+    if os.name == "posix":
+        with contextlib.suppress(OSError, AttributeError):
+            setting = ctypes.CDLL("libc.so.6").mallopt
+            setting(M_MMAP_THRESHOLD, block)
+            setting(M_TRIM_THRESHOLD, 2 * block)
 
 
 def give_back() -> None:

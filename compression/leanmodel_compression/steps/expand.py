@@ -42,7 +42,7 @@ class Expanding(WithoutRows):
 
     def memory(self, task: Task) -> int:
         """The stored weights; copies are the same memory until they are written."""
-        return checked(task, self.after(task), memory.PROCESS_BYTES + 4 * self.after(task).parameters)
+        return checked(task, self.after(task), memory.loaded_bytes(self.after(task)))
 
     def disk(self, task: Task) -> int:
         """The artifact in bf16."""

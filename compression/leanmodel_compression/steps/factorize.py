@@ -87,7 +87,7 @@ class Factorizing(WithRows):
         lengths = [len(row.ids) for row in samples(task)]
         calibrating = memory.calibration_bytes(task.shape, lengths, True)
         largest = max((linear.columns * linear.rows for linear in wanted(task)), default=0)
-        loaded = memory.forward_bytes(task.shape, 0, 0)
+        loaded = memory.loaded_bytes(task.shape)
         return checked(task, self.after(task), loaded + calibrating + 6 * memory.FLOAT * largest)
 
     def disk(self, task: Task) -> int:

@@ -88,7 +88,7 @@ class Pruning:
     def memory(self, task: Task) -> int:
         """Measuring needs a forward pass; cutting alone holds the kept weights in bf16."""
         if task.spec.selection == "First":
-            return checked(task, self.after(task), memory.PROCESS_BYTES + 4 * task.shape.parameters)
+            return checked(task, self.after(task), memory.loaded_bytes(task.shape))
         return checked(task, self.after(task), memory.forward_bytes(task.shape, 2048, 0))
 
     def disk(self, task: Task) -> int:

@@ -34,7 +34,7 @@ class Quantization:
     """Puts weights on a grid."""
 
     name = "Quantize"
-    version = 1
+    version = 2
     libraries = ("llmcompressor", "compressed-tensors", "torch", "transformers")
     teaches = False
 
@@ -97,14 +97,13 @@ class Quantization:
 
     def memory(self, task: Task) -> int:
         """The weights and their integers; calibrating also holds states of all samples, and GPTQ a layer's Hessians."""
-        base = checked(task, task.shape, 0)
-        if task.spec.algorithm == "RTN":
-            return memory.LLMCOMPRESSOR_BYTES + base
-        lengths = [len(row.ids) for row in samples(task)]
-        found = base + memory.calibration_bytes(task.shape, lengths, hessians=task.spec.algorithm == "GPTQ")
-        if task.spec.algorithm == "AWQ":
-            found += scaling.search_bytes(task.shape, lengths)
-        return found
+        found = memory.loaded_bytes(task.shape) + memory.LLMCOMPRESSOR_BYTES
+        if task.spec.algorithm != "RTN":
+            lengths = [len(row.ids) for row in samples(task)]
+            found += memory.calibration_bytes(task.shape, lengths, hessians=task.spec.algorithm == "GPTQ")
+            if task.spec.algorithm == "AWQ":
+                found += scaling.search_bytes(task.shape, lengths)
+        return checked(task, task.shape, found)
 
     def disk(self, task: Task) -> int:
         """The artifact, and the finished layers in float32."""
@@ -131,6 +130,8 @@ class Quantization:
 
     def run(self, task: Task, place: Place) -> Outcome:
         """Quantise, compress, and write integers with bf16 for all that stayed."""
+        from llmcompressor.core import reset_session
+
         from . import gptq
 
         quiet()
@@ -149,6 +150,8 @@ class Quantization:
             resumed_at = None
             round_to_nearest(model, arguments)
         changed = compress_and_save(model, place)
+        reset_session()
+        let_go(model)
         if changed == 0:
             raise StepError(
                 Issue(
@@ -253,6 +256,14 @@ def compress_and_save(model: Any, place: Place) -> int:
     model.config._name_or_path = ""
     model.save_pretrained(str(place.target), max_shard_size="1000GB")
     return changed
+
+
+def let_go(model: Any) -> None:
+    """Free the weights of a model that was saved: what traced it holds it for good, beside what is looked at next."""
+    import torch
+
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = torch.empty(0, dtype=tensor.dtype)
 
 
 def quiet() -> None:

@@ -52,6 +52,9 @@ def quantise(
         dataset=DataLoader(data, batch_size=None, shuffle=False),
         recipe=[kind(Scaled(model, kept, place, task.shape.layers)), QuantizationModifier(**arguments)],
         pipeline="sequential",
+        # Scaling changes no layer's answer, and weights are rounded at the end: what the pass that watches gives is what
+        # the next layer gets, a second pass would give the same.
+        propagate_error=False,
     )
     return kept.reused or None
 

@@ -53,7 +53,7 @@ class Sharing(WithoutRows):
 
     def memory(self, task: Task) -> int:
         """The stored weights, and what becomes of them."""
-        need = memory.PROCESS_BYTES + 4 * task.shape.parameters
+        need = memory.loaded_bytes(task.shape)
         return checked(task, self.after(task), need)
 
     def disk(self, task: Task) -> int:

@@ -91,11 +91,11 @@ class WeightPruning:
         """Magnitude holds the stored weights and one layer's scores; the others calibrate."""
         if task.spec.method == "Magnitude":
             largest = max((linear.columns * linear.rows for linear in task.shape.linears()), default=0)
-            return checked(task, task.shape, memory.PROCESS_BYTES + 4 * task.shape.parameters + 16 * largest)
+            return checked(task, task.shape, memory.loaded_bytes(task.shape) + 16 * largest)
         lengths = [len(row.ids) for row in samples(task)]
         calibrating = memory.calibration_bytes(task.shape, lengths, task.spec.method == "SparseGPT")
-        # As GPTQ's: llmcompressor's last pass goes through the output head.
-        return calibrating + checked(task, task.shape, 0)
+        need = memory.loaded_bytes(task.shape) + memory.LLMCOMPRESSOR_BYTES + calibrating
+        return checked(task, task.shape, need)
 
     def disk(self, task: Task) -> int:
         """The artifact, and the finished layers in float32."""

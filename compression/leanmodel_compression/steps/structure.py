@@ -82,7 +82,7 @@ class StructurePruning(ByActivations):
         """The model in float32, one state per token, and the moments of the widest input with what solving takes."""
         lengths = [len(row.ids) for row in samples(task)]
         calibrating = memory.calibration_bytes(task.shape, lengths, True)
-        return checked(task, self.after(task), memory.forward_bytes(task.shape, 0, 0) + calibrating)
+        return checked(task, self.after(task), memory.loaded_bytes(task.shape) + calibrating)
 
     def disk(self, task: Task) -> int:
         """The artifact, and the finished layers."""

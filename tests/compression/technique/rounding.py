@@ -59,7 +59,7 @@ def step() -> Any:
 
         def memory(self, task: Task) -> int:
             """The stored weights twice."""
-            return checked(task, task.shape, memory.PROCESS_BYTES + 4 * task.shape.parameters)
+            return checked(task, task.shape, memory.loaded_bytes(task.shape))
 
         def disk(self, task: Task) -> int:
             """The artifact."""
