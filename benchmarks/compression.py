@@ -29,7 +29,7 @@ from leanmodel_api.report import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("make", "estimate", "load", "speed", "llmcompressor")
-LOADED = ("width 12.5% healed", "qat w4a16", "qat w8a8", "shared by two healed")
+LOADED = ("rtn w4a16 but 6 layers", "width 12.5% healed", "qat w4a16", "qat w8a8", "shared by two healed")
 """What `load` tries where no rows are named: shapes and grids that no other test brings into vLLM."""
 
 

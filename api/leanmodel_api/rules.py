@@ -110,6 +110,8 @@ def _references(spec: Spec) -> Iterable[tuple[str, str | None, str]]:
             yield field, step.data_set, "trimming needs the domain's texts"
         elif isinstance(step, Quantize) and step.algorithm != "RTN":
             yield field, step.data_set, f"{step.algorithm} needs calibration data (or write algorithm: RTN)"
+        elif isinstance(step, Quantize) and step.ignore_sensitive is not None:
+            yield field, step.data_set, "ignoreSensitive is measured on a data set"
     if spec.lean is not None and spec.lean.search is not None:
         search = spec.lean.search
         yield f"{SEARCH}.promise.dataSet", search.promise.data_set, "a search measures on a data set"

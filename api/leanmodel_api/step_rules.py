@@ -63,7 +63,7 @@ def _unprepared(steps: Sequence[Step], field: str) -> Iterable[Issue]:
             advice = f"put {{type: Quantize, scheme: {scheme}}} right after it, or remove it"
             yield Issue(f"{own}.quantizationAware", found, advice)
             continue
-        for name in ("scheme", "group_size", "algorithm", "targets", "ignore"):
+        for name in ("scheme", "group_size", "algorithm", "targets", "ignore", "ignore_sensitive"):
             was, is_now = getattr(wanted, name), getattr(after, name)
             if was != is_now:
                 found = f"found {is_now}, and steps[{index}] was trained for {was}"

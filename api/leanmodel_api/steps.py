@@ -232,6 +232,17 @@ class Quantize(Part):
     ignore: list[str] = Field(
         default_factory=lambda: ["lm_head"], description="Layers left as they are. Default [lm_head]."
     )
+    ignore_sensitive: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Leave so many decoder layers as they are, too: those that raise the loss most when they alone are rounded to nearest (measured on calibration rows). Default: none.",
+    )
+
+    @property
+    def sees_rows(self) -> bool:
+        """Whether rows of a data set are looked at."""
+        return self.algorithm != "RTN" or self.ignore_sensitive is not None
 
 
 class Heal(AwareFields):

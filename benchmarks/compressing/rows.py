@@ -134,6 +134,10 @@ def word_rows(examples: int | None = None) -> list[Row]:
     add("awq w4a16", 40, [quantize("W4A16", "AWQ")], like="rtn w4a16")
     add("smoothquant w8a8", 41, [quantize("W8A8", "SmoothQuant")], like="rtn w8a8")
     add("gptq w8a8", 42, [quantize("W8A8", "GPTQ")], like="rtn w8a8")
+    # The layers that mind most apart.
+    spared = {**seen, "ignoreSensitive": 6}
+    add("rtn w4a16 but 6 layers", 43, [quantize("W4A16", "RTN", **spared)])
+    add("gptq w4a16 but 6 layers", 44, [quantize("W4A16", "GPTQ", **spared)], like="rtn w4a16 but 6 layers")
     add(
         "qat w4a16",
         21,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from leanmodel_api.figure import Estimate
 from leanmodel_api.parts import Example
@@ -15,10 +13,10 @@ from leanmodel_api.search import LayerEffect, Sensitivity, StepEffect
 from leanmodel_api.steps import Quantize, Step
 
 from .. import encode, figures, hf
-from ..shapes import Linear, from_config, targeted
-from ..steps import grid
+from ..shapes import from_config
+from ..steps import sensitive
 from ..steps.protocol import Progress
-from ..steps.quantize import group_size
+from ..steps.quantize import grid_group
 
 ROWS = 32
 """Rows of the validation part that every layer is measured on."""
@@ -56,18 +54,8 @@ def of_layers(folder: Path, spec: Quantize, examples: Sequence[Example], progres
     shape = from_config(hf.read_json(folder / hf.CONFIG))
     model, tokenizer = hf.load_model(folder), hf.load_tokenizer(folder)
     rows = figures.first_rows(encode.encode_all(tokenizer, examples[:ROWS], spec.max_length))
-    pad = int(tokenizer.eos_token_id)
-    whole = figures.validation(model, rows, pad)["validationLoss"]
-    layers = []
-    for index in range(shape.layers):
-        prefix = f"{shape.decoder.layer(index)}."
-        mine = [one for one in targeted(shape, spec.targets, spec.ignore) if one.name.startswith(prefix)]
-        if not mine:
-            continue
-        with _on_grid(model, mine, spec.scheme, group_size(spec, shape) if spec.scheme == "W4A16" else None):
-            loss = figures.validation(model, rows, pad)["validationLoss"]
-        layers.append({"layer": index, "loss": loss, "rise": loss - whole})
-        progress(index + 1, shape.layers, f"layer {index} alone in {spec.scheme}")
+    group = grid_group(spec, shape)
+    layers = [one.model_dump() for one in sensitive.rises(model, shape, spec, rows, group, progress)]
     return json.dumps({"layers": layers, "layerRows": len(rows), "scheme": spec.scheme}, sort_keys=True)
 
 
@@ -78,26 +66,3 @@ def joined(effects: Sensitivity, text: str) -> Sensitivity:
     return effects.model_copy(
         update={"layers": layers, "layer_rows": found["layerRows"], "scheme": found["scheme"]}
     )
-
-
-@contextmanager
-def _on_grid(model: Any, linears: Sequence[Linear], scheme: str, group: int | None) -> Iterator[None]:
-    """Round these layers' weights (W8A8: and what goes into them) within the block."""
-    before, hooks = {}, []
-    for linear in linears:
-        module = model.get_submodule(linear.name)
-        before[linear.name] = module.weight.data
-        module.weight.data = grid.fake(module.weight.data, grid.BITS[scheme], group)
-        if scheme == "W8A8":
-            hooks.append(module.register_forward_pre_hook(_fake_input))
-    try:
-        yield
-    finally:
-        for name, weight in before.items():
-            model.get_submodule(name).weight.data = weight
-        for hook in hooks:
-            hook.remove()
-
-
-def _fake_input(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (grid.fake_tokens(inputs[0]), *inputs[1:])

@@ -22,7 +22,7 @@ from leanmodel_api.steps import MADE_FOR
 from .. import hf, memory
 from ..families import HEAD
 from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
-from . import scaling
+from . import scaling, sensitive
 from .grid import BITS
 from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
 
@@ -39,17 +39,17 @@ class Quantization:
     teaches = False
 
     def data_set(self, spec: Any) -> tuple[bool, str | None]:
-        """All but rounding to nearest calibrate."""
-        return spec.algorithm != "RTN", spec.data_set
+        """All but rounding every layer to nearest look at rows."""
+        return spec.sees_rows, spec.data_set
 
     def max_length(self, spec: Any) -> int | None:
         """Calibration rows are cut to the step's own length."""
         return int(spec.max_length)
 
     def settings(self, spec: Any) -> Mapping[str, Any]:
-        """All but the data set's name; what calibration alone uses does not count for RTN."""
+        """All but the data set's name; what rows alone are for does not count where none are seen."""
         hidden = {"data_set", "type"}
-        if spec.algorithm == "RTN":
+        if not spec.sees_rows:
             hidden |= {"samples", "max_length"}
         return dict(spec.model_dump(mode="json", exclude=hidden, exclude_none=True))
 
@@ -87,7 +87,7 @@ class Quantization:
         if spec.algorithm != "RTN" and (task.rows is None or not task.rows.train):
             words = f"{spec.algorithm} calibrates on rows, there are none"
             found.append(Issue(f"{field}.dataSet", words, "write algorithm: RTN"))
-        return found
+        return [*found, *sensitive.issues(task)]
 
     def after(self, task: Task) -> ModelShape:
         """The same layers, quantised."""
@@ -112,21 +112,24 @@ class Quantization:
 
     def work(self, task: Task) -> Work:
         """Rounding is nearly free; GPTQ factorises one Hessian per layer, AWQ tries many scales on all samples."""
-        start = Work(bytes=40.0 * task.shape.parameters, seconds=8.0)
+        measuring = sensitive.flops(task)
+        start = Work(flops=measuring, bytes=40.0 * task.shape.parameters, seconds=8.0)
         if task.spec.algorithm == "RTN":
             return start
         tokens = sum(len(row.ids) for row in samples(task))
         flops = 2 * forward_flops(task.shape, tokens, 0)
         if task.spec.algorithm != "GPTQ":
             tries = scaling.GRID if task.spec.algorithm == "AWQ" else 0
-            return Work(flops=flops * (1 + tries), bytes=start.bytes * (1 + tries), seconds=start.seconds)
+            return Work(
+                flops=measuring + flops * (1 + tries), bytes=start.bytes * (1 + tries), seconds=start.seconds
+            )
         columns = 0
         for linear in targeted(task.shape, task.spec.targets, task.spec.ignore):
             flops += 2.0 * tokens * linear.columns**2 + 3.0 * linear.columns**3
             flops += 2.0 * linear.rows * linear.columns**2
             columns += linear.columns
         # A column is a dozen small operations: their dispatch is what takes the time.
-        return Work(flops=flops, bytes=start.bytes, seconds=start.seconds + columns * 0.0004)
+        return Work(flops=measuring + flops, bytes=start.bytes, seconds=start.seconds + columns * 0.0004)
 
     def run(self, task: Task, place: Place) -> Outcome:
         """Quantise, compress, and write integers with bf16 for all that stayed."""
@@ -135,9 +138,12 @@ class Quantization:
         from . import gptq
 
         quiet()
-        spec = task.spec
         place.progress(0, 1, "loading")
         model = hf.load_model(place.source)
+        costs: dict[str, float] = {}
+        if task.spec.ignore_sensitive is not None:
+            task, costs = sensitive.spared(model, task, place, grid_group(task.spec, task.shape))
+        spec = task.spec
         # llmcompressor looks the model's configuration up where it came from.
         model.config._name_or_path = str(place.source)
         arguments = modifier_arguments(spec, task.shape)
@@ -163,7 +169,7 @@ class Quantization:
         hf.copy_tokenizer(place.source, place.target)
         hf.tidy(place.target)
         place.progress(1, 1, f"{changed} layers")
-        return Outcome(changed, describe(spec, task.shape, changed), resumed_at)
+        return Outcome(changed, describe(spec, task.shape, changed), resumed_at, costs)
 
 
 def group_issues(spec: Any, field: str, linears: list[Linear]) -> list[Issue]:
@@ -195,10 +201,20 @@ def group_size(spec: Any, shape: ModelShape) -> int:
     return groups_that_fit(targeted(shape, spec.targets, spec.ignore), GROUPS)[0]
 
 
+def grid_group(spec: Any, shape: ModelShape) -> int | None:
+    """Return how many columns share a scale, None for whole rows."""
+    return group_size(spec, shape) if spec.scheme == "W4A16" else None
+
+
 def describe(spec: Any, shape: ModelShape, changed: int) -> str:
     """Return the settings in short."""
     group = f" group {group_size(spec, shape)}" if spec.scheme == "W4A16" else ""
-    return f"{spec.scheme}{group} {spec.algorithm}, {changed} layers"
+    spared = (
+        f", {spec.ignore_sensitive} sensitive decoder layers left as they are"
+        if spec.ignore_sensitive
+        else ""
+    )
+    return f"{spec.scheme}{group} {spec.algorithm}, {changed} layers{spared}"
 
 
 def modifier_arguments(spec: Any, shape: ModelShape) -> dict[str, Any]:
@@ -283,7 +299,7 @@ def quiet() -> None:
 
 def stored_bytes(task: Task) -> int:
     """Return the bytes of what comes out: integers and bf16 scales, and bf16 for all that stays."""
-    linears = targeted(task.shape, task.spec.targets, task.spec.ignore)
+    linears = sensitive.left_for(task)
     rest = task.shape.parameters - sum(linear.columns * linear.rows for linear in linears)
     bits = BITS[task.spec.scheme]
     size = 2 * rest

@@ -114,6 +114,8 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("neurons in fours", [("spec.lean.steps.0", {"type": "Prune", "method": "Neurons", "ratio": "0.5", "structure": "2:4"})], "spec.lean.steps[0].structure", "belongs to Magnitude"),
     ("awq for activations", [("spec.lean.steps.2.algorithm", "AWQ")], "spec.lean.steps[2].algorithm", "write scheme: W4A16"),
     ("smoothing for weights alone", [("spec.lean.steps.2", {**QUANTIZE, "scheme": "W4A16", "algorithm": "SmoothQuant"})], "spec.lean.steps[2].algorithm", "write scheme: W8A8"),
+    ("sensitive by no data", [("spec.lean.steps.2", {**QUANTIZE, "ignoreSensitive": 2, "dataSet": "none-such"})], "spec.lean.steps[2].dataSet", "none-such"),
+    ("sensitive after training for all", [("spec.lean.steps.1.quantizationAware", "W8A8"), ("spec.lean.steps.2", {**QUANTIZE, "ignoreSensitive": 2})], "spec.lean.steps[2].ignoreSensitive", "was trained for None"),
     ("low rank of no size", [("spec.lean.steps.0", {"type": "Factorize"})], "spec.lean.steps[0]", "neither ratio nor energy"),
     ("low rank of two sizes", [("spec.lean.steps.0", {"type": "Factorize", "ratio": "0.2", "energy": "0.9"})], "spec.lean.steps[0]", "both ratio and energy"),
     ("low rank of nothing", [("spec.lean.steps.0", {"type": "Factorize", "energy": "1"})], "spec.lean.steps[0].energy", "between 0 and 1"),
