@@ -25,6 +25,10 @@ class Lines:
         """Return the line of a row as it is defined now, or None."""
         return self._found.get((row, key))
 
+    def all(self) -> list[dict[str, Any]]:
+        """Return every line that counts, those of rows as they were defined before included."""
+        return list(self._found.values())
+
     def add(self, line: dict[str, Any]) -> None:
         """Keep a line; it has ``row`` and ``key``."""
         with self._path.open("a", encoding="utf-8") as file:

@@ -54,8 +54,12 @@ class Maker:
 
     def key(self, plan: CompressPlan) -> str:
         """Return what a row's line is found by: what is made, and how it is judged."""
-        words = [plan.key(), JUDGED, subjects.WINDOWS, self.limits.examples]
+        words = [plan.key(), *self._asked()]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+
+    def _asked(self) -> list[Any]:
+        """Return how rows are judged."""
+        return [JUDGED, subjects.WINDOWS, self.limits.examples]
 
     def plan(self, row: Row, *, make: bool = True) -> CompressPlan | None:
         """Return a row's plan; None where its large model is missing and may not be made."""
@@ -92,7 +96,12 @@ class Maker:
 
     def _make(self, name: str, plan: CompressPlan) -> dict[str, Any]:
         """Compress and judge a row, and keep its line; where it failed, its words."""
-        line: dict[str, Any] = {"row": name, "key": self.key(plan), "load": os.getloadavg()[0]}
+        line: dict[str, Any] = {
+            "row": name,
+            "key": self.key(plan),
+            "load": os.getloadavg()[0],
+            "asked": self._asked(),
+        }
         made, watched = compress(plan, self.store.root, self.work / "job")
         line["watched"] = watched.figures()
         if made is None:
@@ -103,11 +112,20 @@ class Maker:
         subject: Subject = name.partition("/")[0]  # type: ignore[assignment]
         if subject not in self._started:
             self._started[subject] = (plan, made)
-        line["judged"] = self._judge(subject, made)
+        line["judged"] = self._judged(subject, made) or self._judge(subject, made)
         if name == f"{subject}/{LARGE}" and plan.data_sets:
             line["baselines"] = subjects.baselines(plan, self.store, line["judged"]["wanted"])
         self.lines.add(line)
         return line
+
+    def _judged(self, subject: Subject, made: CompressResult) -> dict[str, Any] | None:
+        """Return what was found of the same artifact before: other memory or time change nothing that it answers."""
+        for line in self.lines.all():
+            same = line["row"].startswith(f"{subject}/") and line.get("asked") == self._asked()
+            if same and line.get("result", {}).get("artifact") == made.artifact and "judged" in line:
+                found: dict[str, Any] = line["judged"]
+                return found
+        return None
 
     def _judge(self, subject: Subject, made: CompressResult) -> dict[str, Any]:
         start, large = self._started[subject]
