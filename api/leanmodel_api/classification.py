@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from .base import number
 from .errors import Issue
 from .resource import Spec
-from .steps import Distill, Export, Linear, Prune, Scratch
+from .steps import Distill, Export, Linear, Prune
 
 Task = Literal["text-classification", "text-embedding"]
 """As plans and the router's settings carry it; nothing there stands for text generation."""
@@ -195,9 +195,6 @@ def _only_classifiers(spec: Spec) -> Iterable[Issue]:
         if isinstance(step, Linear):
             found = f"found Linear, which is for task {TASK}"
             yield Issue(f"{field}.type", found, "remove it")
-        if isinstance(step, Scratch):
-            found = f"found Scratch with task {spec.task}: not supported yet"
-            yield Issue(f"{field}.type", found, "write {type: Prune, method: Depth, selection: First}")
         if isinstance(step, Prune) and step.selection == "Alternate":
             found = f"found Alternate: not supported yet with task {spec.task}"
             yield Issue(f"{field}.selection", found, "write Influence or First")

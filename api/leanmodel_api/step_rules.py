@@ -218,7 +218,11 @@ def _after_factorize(step: Step) -> Iterable[tuple[str, str, str]]:
 
 
 def scratch_issues(step: Scratch, field: str) -> list[Issue]:
-    """Return that heads do not divide the width."""
+    """Return that heads do not divide the width, or heads of keys and values the heads."""
+    if step.kv_heads is not None and step.heads % step.kv_heads:
+        divisors = [str(count) for count in range(1, step.heads + 1) if step.heads % count == 0]
+        found = f"{step.kv_heads} heads of keys and values do not divide {step.heads} heads"
+        return [Issue(f"{field}.kvHeads", found, f"write one of {', '.join(divisors)}")]
     if step.hidden_size % step.heads == 0:
         return []
     fits = [str(heads) for heads in range(1, 65) if step.hidden_size % heads == 0]

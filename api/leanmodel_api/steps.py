@@ -356,7 +356,7 @@ class Share(Part):
 
 
 class Scratch(Part):
-    """Begin anew: an encoder of the model's family in another size, its weights random, which the steps after it teach."""
+    """Begin anew: a model of the large one's family in another size, its weights random, which the steps after it teach."""
 
     type: Literal["Scratch"]
     layers: int = Field(ge=1, le=1000, description="Layers.")
@@ -365,6 +365,12 @@ class Scratch(Part):
     )
     intermediate_size: int = Field(ge=8, le=65536, description="Neurons of each layer's MLP.")
     heads: int = Field(ge=1, le=256, description="Attention heads; must divide hiddenSize.")
+    kv_heads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Heads of keys and values of a decoder; must divide heads. Default: heads.",
+    )
 
 
 Ours = Prune | Distill | Heal | Trim | Factorize | Share | Quantize | Export | Linear | Scratch

@@ -56,6 +56,7 @@ class Family:
         tied: whether one table serves both ends where a configuration does not say.
         keys: what the configuration calls a size, where it is not the usual name.
         widening: inner width by hidden width where a configuration does not say; 0 where it must.
+        grouped: whether keys and values may have fewer heads than queries.
         dividing_heads: whether transformers refuses heads that do not divide the hidden width.
         gguf: llama.cpp's name, empty where files of it are not written.
         refusals: what cannot be done, by (type, member of the step, its value).
@@ -75,6 +76,7 @@ class Family:
     tied: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     widening: int = 0
+    grouped: bool = True
     dividing_heads: bool = False
     gguf: str = ""
     refusals: Mapping[tuple[str, str, str], Refusal] = field(default_factory=dict)
@@ -200,6 +202,7 @@ GPT2 = Family(
         "max_position_embeddings": "n_positions",
     },
     widening=4,
+    grouped=False,
     gguf="gpt2",
     refusals={
         ("Prune", "method", "Heads"): Refusal(

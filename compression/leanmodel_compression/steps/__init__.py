@@ -21,6 +21,7 @@ from .heal import Healing
 from .protocol import Step
 from .prune import Pruning
 from .quantize import Quantization
+from .scratch import Beginning
 from .share import Sharing
 from .sparse import WeightPruning
 from .structure import StructurePruning
@@ -39,6 +40,7 @@ REGISTRY: dict[str, Step] = {
     for step in (
         Fetching(),
         Finetuning(),
+        Beginning(),
         Pruning(),
         Factorizing(),
         Sharing(),

@@ -47,7 +47,7 @@ STEPS: dict[tuple[str, str], dict[str, Any]] = {
     ("Prune", "Neurons"): {"ratio": "0.5"},
     ("Prune", "Heads"): {"ratio": "0.5"},
     ("Prune", "Width"): {"ratio": "0.5"},
-    ("Scratch", ""): {"layers": 2, "hiddenSize": 64, "intermediateSize": 96, "heads": 4},
+    ("Scratch", ""): {"layers": 2, "hiddenSize": 64, "intermediateSize": 96, "heads": 2},
     ("Factorize", ""): {"ratio": "0.25"},
     ("Share", ""): {"layersPerGroup": 2},
     ("Distill", ""): TRAINING,
@@ -122,7 +122,7 @@ def with_step(asked: dict[str, Any], task: str | None, column: tuple[str, str]) 
     if kind == "Distill" and task == EMBED:
         step = VECTORS
     after = [VECTORS] if kind in ("Prune", "Scratch") and task == EMBED else []
-    if kind == "Scratch" and task == CLASSIFY:
+    if kind == "Scratch" and task != EMBED:
         after = [{"type": "Distill", **TRAINING}]
     changed["spec"]["lean"]["steps"] = [step, *after]
     return changed

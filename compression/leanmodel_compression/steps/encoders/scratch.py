@@ -29,6 +29,9 @@ class EncoderBeginning(EncoderStep):
 
     def issues(self, task: Task) -> list[Issue]:
         """Check the family: others tie more sizes to each other than these."""
+        if task.spec.kv_heads is not None:
+            found = f"found {task.spec.kv_heads}, and an encoder has as many as heads"
+            return [Issue(f"{task.field}.kvHeads", found, "remove it")]
         if encoder(task.shape).family in KEYS:
             return []
         known = ", ".join(FAMILIES[family] for family in KEYS)
