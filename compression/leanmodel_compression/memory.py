@@ -81,13 +81,13 @@ def training_bytes(
     return max(forward_bytes(shape, 0, 0), PROCESS_BYTES + steady + max(batch, checkpoint))
 
 
-def forward_bytes(shape: ModelShape, tokens: int, answers: int) -> int:
+def forward_bytes(shape: ModelShape, tokens: int, answers: int, logit_copies: int = 4) -> int:
     """Return the peak of loading a model and of a forward pass without gradients.
 
     While it is loaded, the largest table is there twice.
     """
     table = FLOAT * shape.vocabulary * shape.hidden
-    batch = activation_bytes(shape, tokens, 1) + logits_bytes(shape, answers)
+    batch = activation_bytes(shape, tokens, 1) + logits_bytes(shape, answers, logit_copies)
     return loaded_bytes(shape) + max(table, batch)
 
 

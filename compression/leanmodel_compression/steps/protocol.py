@@ -95,7 +95,8 @@ def checked(task: Task, after: ModelShape, estimate: int) -> int:
 
     A step that sees no rows is looked at on the plan's data set all the same.
     """
-    return max(estimate, memory.forward_bytes(after, MICRO_TOKENS, MICRO_ANSWERS))
+    # Logits, their log-softmax, and what the loss makes of it.
+    return max(estimate, memory.forward_bytes(after, MICRO_TOKENS, MICRO_ANSWERS, 3))
 
 
 class StepError(InputError):

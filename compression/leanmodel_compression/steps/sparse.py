@@ -90,7 +90,8 @@ class WeightPruning:
     def memory(self, task: Task) -> int:
         """Magnitude holds the stored weights and one layer's scores; the others calibrate."""
         if task.spec.method == "Magnitude":
-            largest = max((linear.columns * linear.rows for linear in task.shape.linears()), default=0)
+            meant = targeted(task.shape, *wanted(task.spec))
+            largest = max((linear.columns * linear.rows for linear in meant), default=0)
             return checked(task, task.shape, memory.loaded_bytes(task.shape) + 16 * largest)
         lengths = [len(row.ids) for row in samples(task)]
         calibrating = memory.calibration_bytes(task.shape, lengths, task.spec.method == "SparseGPT")

@@ -90,7 +90,7 @@ class Trimming:
     def memory(self, task: Task) -> int:
         """The model is loaded once whole and once cut, one after the other, beside both tokenizers."""
         tokens = COMPARED_ROWS * COMPARED_TOKENS
-        tokenizers = 4096 * task.shape.vocabulary
+        tokenizers = 2048 * task.shape.vocabulary
         return checked(task, task.shape, memory.forward_bytes(task.shape, tokens, tokens) + tokenizers)
 
     def disk(self, task: Task) -> int:
