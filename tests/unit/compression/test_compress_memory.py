@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import pytest
 
 from leanmodel_compression import memory
 
@@ -18,7 +15,6 @@ def anonymous() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
 def test_large_blocks_that_are_freed_go_back_at_once() -> None:
     with memory.small_heap():
         blocks = [b"x" * BLOCK for _ in range(BLOCKS)]
