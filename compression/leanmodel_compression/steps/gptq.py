@@ -49,13 +49,20 @@ def _modifier(arguments: dict[str, Any], kept: Kept, place: Place, layers: int) 
     from llmcompressor.modifiers.gptq import GPTQModifier
 
     done: list[str] = []
+    twins = Twins()
 
     class Resumable(GPTQModifier):  # type: ignore[misc]
-        """GPTQModifier whose finished layers outlive the process."""
+        """GPTQModifier whose finished layers outlive the process, and which sums up an input once."""
 
         def calibrate_module(self, module: Any, args: Any, _output: Any) -> None:
-            if kept.load(group_of(self._module_names[module])) is None:
+            if kept.load(group_of(self._module_names[module])) is not None:
+                return
+            first = twins.first(module, args[0])
+            if first is module:
                 super().calibrate_module(module, args, _output)
+            # Nobody writes into it: a matrix is divided into a new one before it is factorised.
+            self._hessians[module] = self._hessians[first]
+            self._num_samples[module] = self._num_samples[first]
 
         def on_sequential_epoch_end(self, state: Any, event: Any, modules: Any, **kwargs: Any) -> None:
             grids = [module for module in modules if is_module_quantized(module)]
@@ -75,6 +82,28 @@ def _modifier(arguments: dict[str, Any], kept: Kept, place: Place, layers: int) 
                 place.progress(len(done), layers, f"layer {len(done)}/{layers}")
 
     return Resumable(**arguments)
+
+
+class Twins:
+    """Modules that always read the same tensor, as queries, keys and values do: one matrix of inputs serves them all."""
+
+    def __init__(self) -> None:
+        """Know of none yet."""
+        self._firsts: dict[Any, Any] = {}
+        self._last: tuple[Any, Any] = (None, None)
+
+    def first(self, module: Any, given: Any) -> Any:
+        """Return the module that read this very tensor first; itself where none did.
+
+        Raises:
+            RuntimeError: it read another module's input before, and does not now: their sums are one already.
+        """
+        tensor, reader = self._last
+        if given is not tensor:
+            self._last, reader = (given, module), module
+        if self._firsts.setdefault(module, reader) is not reader:
+            raise RuntimeError("a layer reads now its own input, now another layer's: report this")
+        return reader
 
 
 def take(members: Sequence[Any], names: dict[Any, str], tensors: dict[str, Any]) -> None:

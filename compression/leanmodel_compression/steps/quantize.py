@@ -117,12 +117,12 @@ class Quantization:
         if task.spec.algorithm == "RTN":
             return start
         tokens = sum(len(row.ids) for row in samples(task))
-        flops = 2 * forward_flops(task.shape, tokens, 0)
+        flops = forward_flops(task.shape, tokens, 0)
         if task.spec.algorithm != "GPTQ":
             tries = scaling.GRID if task.spec.algorithm == "AWQ" else 0
-            return Work(
-                flops=measuring + flops * (1 + tries), bytes=start.bytes * (1 + tries), seconds=start.seconds
-            )
+            passes, written = flops * (1 + 2 * tries), start.bytes * (1 + tries)
+            return Work(flops=measuring + passes, bytes=written, seconds=start.seconds)
+        flops *= 2
         columns = 0
         for linear in targeted(task.shape, task.spec.targets, task.spec.ignore):
             flops += 2.0 * tokens * linear.columns**2 + 3.0 * linear.columns**3
@@ -143,6 +143,7 @@ class Quantization:
         costs: dict[str, float] = {}
         if task.spec.ignore_sensitive is not None:
             task, costs = sensitive.spared(model, task, place, grid_group(task.spec, task.shape))
+            place = sensitive.behind(place, task.shape.layers)
         spec = task.spec
         # llmcompressor looks the model's configuration up where it came from.
         model.config._name_or_path = str(place.source)

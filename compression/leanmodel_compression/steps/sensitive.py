@@ -50,6 +50,13 @@ def spared(model: Any, task: Task, place: Place, group: int | None) -> tuple[Tas
     return replace(task, spec=spec), figure
 
 
+def behind(place: Place, layers: int) -> Place:
+    """Return the place for what comes after the measuring, which was half of the progress."""
+    return replace(
+        place, progress=lambda done, total, words: place.progress(layers + done, layers + total, words)
+    )
+
+
 def issues(task: Task) -> list[Issue]:
     """Return what keeps layers from being measured, and that none would be left to quantise."""
     wanted, field = task.spec.ignore_sensitive, f"{task.field}.ignoreSensitive"
