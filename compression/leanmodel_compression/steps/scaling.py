@@ -60,10 +60,13 @@ def quantise(
 
 
 def search_bytes(shape: ModelShape, lengths: Sequence[int]) -> int:
-    """Return what AWQ's search holds: the inputs of a decoder layer's parts, outputs twice, and a copy of weights."""
+    """Return what AWQ's search holds: the inputs of a decoder layer's parts, outputs twice, and a copy of weights.
+
+    Half of it again is the heap's: outputs of all tries come and go between what stays.
+    """
     per_token = 6 * shape.hidden + 2 * shape.heads * shape.head_dim + 2 * shape.intermediate
     largest = max(linear.columns * linear.rows for linear in shape.linears()[:-1])
-    return memory.FLOAT * (sum(lengths) * per_token + 4 * largest)
+    return int(1.5 * memory.FLOAT * (sum(lengths) * per_token + 4 * largest))
 
 
 class Scaled:
