@@ -161,6 +161,10 @@ class WithoutRows:
         """There are no rows to cut."""
         return None
 
+    def settings(self, spec: Any) -> Mapping[str, Any]:
+        """All that the manifest says."""
+        return dict(spec.model_dump(mode="json", exclude={"type"}, exclude_none=True))
+
 
 class WithRows:
     """A step that learns or measures on a data set's train part, its rows cut to the step's own length."""

@@ -29,10 +29,6 @@ class Beginning(WithoutRows):
     libraries = ("torch", "transformers")
     teaches = False
 
-    def settings(self, spec: Any) -> Mapping[str, Any]:
-        """The sizes."""
-        return dict(spec.model_dump(mode="json", exclude={"type"}, exclude_none=True))
-
     def issues(self, task: Task) -> list[Issue]:
         """Check that an engine has attention for heads of this width, and that nothing hangs on the old one."""
         spec, field = task.spec, task.field

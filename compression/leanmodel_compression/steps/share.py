@@ -29,10 +29,6 @@ class Sharing(WithoutRows):
     libraries = ("torch", "transformers")
     teaches = False
 
-    def settings(self, spec: Any) -> Mapping[str, Any]:
-        """All that the manifest says."""
-        return dict(spec.model_dump(mode="json", exclude={"type"}, exclude_none=True))
-
     def issues(self, task: Task) -> list[Issue]:
         """Check that there is a class for it, and that some layers share."""
         spec, field, shape = task.spec, task.field, task.shape

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from leanmodel_compression import memory
 
 BLOCKS, BLOCK = 64, 2**20
@@ -11,8 +9,7 @@ BLOCKS, BLOCK = 64, 2**20
 
 def anonymous() -> int:
     """Bytes of this process that no file backs."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+    return memory.read_status()["RssAnon"]
 
 
 def test_large_blocks_that_are_freed_go_back_at_once() -> None:
