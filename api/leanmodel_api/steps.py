@@ -239,6 +239,11 @@ class Quantize(Part):
         description="Leave so many decoder layers as they are, too: those that raise the loss most when they alone are rounded to nearest (measured on calibration rows). Default: none.",
     )
 
+    embeddings: Literal["Int8"] | None = Field(
+        None,
+        description="Store the token table in 8 bits, too, with one scale per token; a head that is the same table computes with it. Default: it stays in bf16.",
+    )
+
     @property
     def sees_rows(self) -> bool:
         """Whether rows of a data set are looked at."""

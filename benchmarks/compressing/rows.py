@@ -138,6 +138,10 @@ def word_rows(examples: int | None = None) -> list[Row]:
     spared = {**seen, "ignoreSensitive": 6}
     add("rtn w4a16 but 6 layers", 43, [quantize("W4A16", "RTN", **spared)])
     add("gptq w4a16 but 6 layers", 44, [quantize("W4A16", "GPTQ", **spared)], like="rtn w4a16 but 6 layers")
+    # The token table in 8 bits, too.
+    table = {"embeddings": "Int8"}
+    add("rtn w4a16 and table", 45, [quantize("W4A16", "RTN", **table)])
+    add("gptq w4a16 and table", 46, [quantize("W4A16", "GPTQ", **table)], like="rtn w4a16 and table")
     add(
         "qat w4a16",
         21,
@@ -210,6 +214,12 @@ def message_rows(examples: int | None = None) -> list[Row]:
         "4 layers distilled w8a8": [cut(4), taught, rtn8],
         "4 layers distilled trimmed w8a8": [cut(4), taught, trim, rtn8],
         "15 layers distilled aware w4a16": [cut(15), taught, aware, rtn4],
+        "10 layers distilled trimmed w8a8 and table": [
+            cut(10),
+            taught,
+            trim,
+            {**rtn8, "embeddings": "Int8"},
+        ],
     }
     pipelines = enumerate(candidates.items(), start=70)
     return [*made, *(Row(subject, name, steps, "pipeline", rank) for rank, (name, steps) in pipelines)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from leanmodel_api.low_rank import MODEL_TYPE as LOW_RANK
 from leanmodel_api.shared import MODEL_TYPE as SHARED
+from leanmodel_api.token_table import table_of
 
 from . import families, low_rank, memory, shared
 from .classifiers import onnx_file
@@ -140,7 +141,16 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         )
         if not more:
             require_all(info)
+        elif table_of(read_json(folder / CONFIG)["quantization_config"]) and model.config.tie_word_embeddings:
+            # The head was tied to the table's integers, before these were expanded.
+            replace_weight(model.get_output_embeddings(), model.get_input_embeddings().weight)
         return frozen(straightened(model))
+
+
+def replace_weight(module: Any, weight: Any) -> None:
+    """Give a module another weight; where the old one is not taken away first, compressed-tensors copies into it."""
+    del module.weight
+    module.weight = weight
 
 
 def straightened(model: Any) -> Any:

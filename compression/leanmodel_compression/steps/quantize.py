@@ -22,7 +22,7 @@ from leanmodel_api.steps import MADE_FOR
 from .. import hf, memory
 from ..families import HEAD
 from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
-from . import scaling, sensitive
+from . import scaling, sensitive, token_table
 from .grid import BITS
 from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
 
@@ -156,7 +156,7 @@ class Quantization:
         else:
             resumed_at = None
             round_to_nearest(model, arguments)
-        changed = compress_and_save(model, place)
+        changed = compress_and_save(model, place, task)
         reset_session()
         let_go(model)
         if changed == 0:
@@ -215,7 +215,8 @@ def describe(spec: Any, shape: ModelShape, changed: int) -> str:
         if spec.ignore_sensitive
         else ""
     )
-    return f"{spec.scheme}{group} {spec.algorithm}, {changed} layers{spared}"
+    table = ", token table in 8 bits" if spec.embeddings else ""
+    return f"{spec.scheme}{group} {spec.algorithm}, {changed} layers{spared}{table}"
 
 
 def modifier_arguments(spec: Any, shape: ModelShape) -> dict[str, Any]:
@@ -259,7 +260,7 @@ def quantised_modules(model: Any) -> list[Any]:
     return [module for module in model.modules() if getattr(module, "weight_scale", None) is not None]
 
 
-def compress_and_save(model: Any, place: Place) -> int:
+def compress_and_save(model: Any, place: Place, task: Task) -> int:
     """Round in float32, then store floats as bf16; return the layers that became integers."""
     import torch
     from compressed_tensors import ModelCompressor
@@ -271,7 +272,11 @@ def compress_and_save(model: Any, place: Place) -> int:
     compressor.compress_model(model, skip_compressed=True)
     model.to(torch.bfloat16)
     model.config._name_or_path = ""
+    if task.spec.embeddings is not None:
+        token_table.put_on_grid(model, task.shape)
     model.save_pretrained(str(place.target), max_shard_size="1000GB")
+    if task.spec.embeddings is not None:
+        token_table.enter(place.target, task.shape)
     return changed
 
 
@@ -307,4 +312,4 @@ def stored_bytes(task: Task) -> int:
     for linear in linears:
         groups = linear.columns // group_size(task.spec, task.shape) if task.spec.scheme == "W4A16" else 1
         size += linear.rows * (linear.columns * bits // 8 + 2 * groups)
-    return size
+    return size - (token_table.saved_bytes(task.shape) if task.spec.embeddings else 0)
