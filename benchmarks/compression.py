@@ -2,8 +2,9 @@
 
 Phases: `make` compresses and judges (it may run beside other work), `estimate` asks what `leanmodel estimate` says of
 what was made, `speed` measures engines against the large model and `llmcompressor` our steps against llm-compressor
-called directly (both want the machine alone). What was done is kept in `--work` line by line and in the store there, so that an interrupted run goes on; docs/results/compression.md is
-written after every row. Run: make bench-compression BENCH_ARGS="--work FOLDER"; one row in minutes, into a page in the
+called directly (both want the machine alone). What was done is kept in `--work` line by line and in the store there, so
+that an interrupted run goes on. docs/results/compression.md is written after every row, and beside it a record of its
+figures, with which a run on another machine begins. Run: make bench-compression BENCH_ARGS="--work FOLDER"; one row in minutes, into a page in the
 work folder: --rows "words/rtn w4a16" --examples 8.
 """
 
@@ -16,18 +17,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from compressing import beside, speed
+from compressing import beside, measured, record, speed
 from compressing.kept import Lines
 from compressing.make import Maker, RowError
+from compressing.measured import line_of
 from compressing.page import page
 from compressing.rows import LARGE, SUBJECTS, Row, rows
 from compressing.subjects import Limits, start_plan
-from compressing.table import Found, Line
+from compressing.table import Found
 
 from leanmodel_api.plan import CompressResult
 from leanmodel_api.report import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "docs" / "results" / "compression.jsonl"
 PHASES = ("make", "estimate", "load", "speed", "llmcompressor")
 LOADED = ("rtn w4a16 but 6 layers", "width 12.5% healed", "qat w4a16", "qat w8a8", "shared by two healed")
 """What `load` tries where no rows are named: shapes and grids that no other test brings into vLLM."""
@@ -53,8 +56,11 @@ class Run:
         return [row for row in self.rows if not named or row.id in named or row.subject in named]
 
     def make(self) -> None:
-        """Make and judge the rows that are wanted."""
+        """Make and judge the rows that are wanted; where none are named, those that are not recorded yet."""
+        recorded = {} if self.options.rows else self.record().lines
         for row in self.wanted():
+            if row.id in recorded:
+                continue
             self.attempt(row, lambda row=row: self.maker.line(row, make=True))
 
     def estimate(self) -> None:
@@ -121,23 +127,46 @@ class Run:
         self.write()
 
     def found(self) -> Found:
-        """Return what is there of all rows, as they are defined now."""
-        found = Found(self.rows)
-        for subject in SUBJECTS:
-            sets = start_plan(subject, self.maker.limits).data_sets
-            if sets:
-                found.data[subject] = sets[0]
+        """Return what is there of all rows, as they are defined now: in the record, and over it in the work folder."""
+        found = self.record()
+        data = {
+            subject: next(iter(start_plan(subject, self.maker.limits).data_sets), None)
+            for subject in SUBJECTS
+        }
         for row in self.rows:
             line = self.maker.line(row)
             if line is not None and "error" in line:
                 found.errors[row.id] = str(line["error"])
             elif line is not None:
-                made = CompressResult.model_validate(line["result"])
-                told = self.estimates.find(row.id, line["key"])
-                found.lines[row.id] = Line(row, made, line["judged"], line["load"], told and told["bytes"])
+                made, large = CompressResult.model_validate(line["result"]), self._answers(row)
+                estimate = self.estimates.find(row.id, line["key"])
+                told = {**line, "foretold": estimate and estimate["bytes"]}
+                found.lines[row.id] = line_of(row, made, told, large, data[row.subject])
                 self._speed(found, row, made)
-                found.baselines |= {row.subject: line["baselines"]} if "baselines" in line else {}
+                for name, judged in line.get("baselines", {}).items():
+                    figures = measured.figures(judged, large, data[row.subject])
+                    found.baselines.setdefault(row.subject, {})[name] = figures
+            if row.id in beside.RECIPES and (direct := self._direct(row)) is not None:
+                found.direct[row.id] = direct
         return found
+
+    def _direct(self, row: Row) -> dict[str, Any] | None:
+        plan = self.maker.plan(row, make=False)
+        return None if plan is None else self.directs.find(row.name, self.maker.key(plan))
+
+    def _answers(self, row: Row) -> dict[str, Any]:
+        """Return what the large model of a row's subject answered."""
+        large = next(one for one in self.rows if one.subject == row.subject and one.name == LARGE)
+        line = self.maker.line(large)
+        assert line is not None, "no row is made before its large model"
+        answers: dict[str, Any] = line["judged"]
+        return answers
+
+    def record(self) -> Found:
+        """Return what is recorded beside the page; nothing in a try, whose figures do not count."""
+        if self.options.examples is not None:
+            return Found(self.rows)
+        return record.read(RECORD, self.rows, self.maker.asked())
 
     def _speed(self, found: Found, row: Row, made: CompressResult) -> None:
         line = self.speeds.find(row.id, made.artifact.removeprefix("sha256:"))
@@ -146,18 +175,13 @@ class Run:
             found.rates[f"{row.subject}/{LARGE}"] = line["large"]
 
     def write(self) -> None:
-        """Write the page: among the results, or beside the work where it is a try."""
-        tried = self.options.examples
-        out = (
-            self.options.out
-            or (ROOT / "docs" / "results" if tried is None else self.options.work) / "compression.md"
-        )
-        out.write_text(page(self.found(), self._direct(), self._loaded(), tried), encoding="utf-8")
-
-    def _direct(self) -> list[dict[str, Any]]:
-        plans = ((row, self.maker.plan(row, make=False)) for row in self.rows if row.id in beside.RECIPES)
-        lines = (self.directs.find(row.name, self.maker.key(plan)) for row, plan in plans if plan is not None)
-        return [line for line in lines if line is not None]
+        """Write the page and the record: among the results, or the page alone beside the work where it is a try."""
+        tried, found = self.options.examples, self.found()
+        folder = RECORD.parent if tried is None else self.options.work
+        text = page(found, self._loaded(), tried)
+        (self.options.out or folder / "compression.md").write_text(text, encoding="utf-8")
+        if tried is None and self.options.out is None:
+            record.write(RECORD, found, self.maker.asked())
 
     def _loaded(self) -> list[str]:
         return [row.id for row in self.rows if self._load_line(row) is not None]

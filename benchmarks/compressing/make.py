@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -54,10 +55,10 @@ class Maker:
 
     def key(self, plan: CompressPlan) -> str:
         """Return what a row's line is found by: what is made, and how it is judged."""
-        words = [plan.key(), *self._asked()]
+        words = [plan.key(), *self.asked()]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
-    def _asked(self) -> list[Any]:
+    def asked(self) -> list[Any]:
         """Return how rows are judged."""
         return [JUDGED, subjects.WINDOWS, self.limits.examples]
 
@@ -100,7 +101,8 @@ class Maker:
             "row": name,
             "key": self.key(plan),
             "load": os.getloadavg()[0],
-            "asked": self._asked(),
+            "date": datetime.date.today().isoformat(),
+            "asked": self.asked(),
         }
         made, watched = compress(plan, self.store.root, self.work / "job")
         line["watched"] = watched.figures()
@@ -121,7 +123,7 @@ class Maker:
     def _judged(self, subject: Subject, made: CompressResult) -> dict[str, Any] | None:
         """Return what was found of the same artifact before: other memory or time change nothing that it answers."""
         for line in self.lines.all():
-            same = line["row"].startswith(f"{subject}/") and line.get("asked") == self._asked()
+            same = line["row"].startswith(f"{subject}/") and line.get("asked") == self.asked()
             if same and line.get("result", {}).get("artifact") == made.artifact and "judged" in line:
                 found: dict[str, Any] = line["judged"]
                 return found

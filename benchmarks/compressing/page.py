@@ -10,7 +10,6 @@ from typing import Any
 
 from leanmodel_api.report import Estimate
 
-from . import judge
 from .goals import NOT_RUN, Goal, goals, of_estimates
 from .rows import LARGE, TRAININGS, Row, Subject
 from .subjects import PIECE, WINDOW, WINDOWS
@@ -27,18 +26,20 @@ LEAST_KEPT = 0.97
 COMMON = ("bytes", "× large", "parameters", "speed × large", "seconds", "peak", "estimated")
 
 
-def page(found: Found, direct: Sequence[dict[str, Any]], loaded: Sequence[str], tried: int | None) -> str:
+def page(found: Found, loaded: Sequence[str], tried: int | None) -> str:
     """Return the whole page.
 
     Args:
         found: what the rows gave.
-        direct: lines of the phase `llmcompressor`.
         loaded: rows that vLLM loaded and answered with, by the phase `load`.
         tried: examples that a try was shortened to; None for a run as published.
     """
+    dates = sorted({line.date for line in found.lines.values()} - {""})
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else datetime.date.today().isoformat()
+    direct = list(found.direct.values())
     lines = [
         "# Every technique, alone and healed", "",
-        f"{datetime.date.today().isoformat()}, `make bench-compression`, {os.cpu_count()} cores, {platform.machine()}, one thread. "
+        f"{days}, `make bench-compression`, {os.cpu_count()} cores, {platform.machine()}, one thread. "
         "95% intervals in brackets.",
     ]  # fmt: skip
     if tried is not None:
@@ -69,6 +70,8 @@ HOW_TO_READ = [
     "run; a row with the shapes of another shares its figure; where nothing but zeros or values differ from the large model there is none to measure.",
     "- *Seconds* are of all steps of the row, *peak* is their largest anonymous memory, *estimated* what `leanmodel estimate` says before any work. Rows marked * "
     "were made beside other work: their seconds are upper bounds.",
+    "- The figures themselves, with the day of each row, are in [compression.jsonl](compression.jsonl): a run on another machine goes on from there, "
+    "and ratios are by the large model that was made in the same run.",
 ]  # fmt: skip
 
 
@@ -101,16 +104,11 @@ def line_of(found: Found, line: Line) -> str:
     row, large = line.row, found.large(line.row.id)
     size = f"{line.bytes / large.bytes:.3f}" if large is not None else "–"
     cells = [
-        row.name + ("*" if busy(line) else ""), *quality_of(found, row),
+        row.name + ("*" if line.busy else ""), *quality_of(found, row),
         f"{line.bytes / MB:.1f} MB" if line.bytes >= MB else f"{line.bytes / 1e3:.0f} kB", size, f"{line.parameters / 1e6:.1f} M",
         speed_of(found, row), f"{line.seconds:.0f}", f"{line.peak / MIB:.0f} MiB", f"{line.estimated / MIB:.0f} MiB",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
-
-
-def busy(line: Line) -> bool:
-    """Say whether others were at work when a row began."""
-    return line.load > 0.5 * (os.cpu_count() or 1)
 
 
 def quality_of(found: Found, row: Row) -> list[str]:
@@ -160,8 +158,7 @@ def best(found: Found, subject: Subject) -> str:
 def trivial(found: Found, subject: Subject) -> list[str]:
     """Return what trivial models reach on the same messages."""
     lines = []
-    for name, judged in found.baselines.get(subject, {}).items():
-        figures = judge.choices(judged, found.data[subject])
+    for name, figures in found.baselines.get(subject, {}).items():
         words = f"balanced accuracy {cell(figures['BalancedAccuracy'])}, F1 on spam {cell(figures['F1'])}"
         lines.append(f"*{name}*, fitted on the same train part: {words}.")
     return ["", *lines] if lines else []

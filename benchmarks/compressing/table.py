@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from leanmodel_api.datasets import DataSet
-from leanmodel_api.plan import CompressResult
 from leanmodel_api.report import Estimate
 
-from . import judge
 from .rows import LARGE, Row, Subject
 
 TRIMMED = "trimmed"
@@ -23,47 +21,30 @@ class Line:
 
     Attributes:
         row: which.
-        made: what its Job told.
-        judged: its answers.
-        load: processes that waited for the machine when it began: beside others' work, seconds are an upper bound.
-        foretold: its peak memory as `leanmodel estimate` says it today, bytes; None where it was not asked.
+        date: when, ISO 8601.
+        bytes: as they are served.
+        parameters: as they are served.
+        seconds: of all steps, those that another row had done counted as they were then.
+        peak: largest anonymous memory of all steps, bytes.
+        estimated: the largest of what is estimated for its steps, bytes.
+        busy: whether others were at work when it began: its seconds are then an upper bound.
+        figures: of its quality, by name: of words ``perplexity`` and ``ratio``, of messages metrics and ``kept`` metrics.
     """
 
     row: Row
-    made: CompressResult
-    judged: dict[str, Any]
-    load: float
-    foretold: int | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Bytes as they are served."""
-        return self.made.bytes
-
-    @property
-    def parameters(self) -> int:
-        """Parameters as they are served."""
-        return self.made.parameters
+    date: str
+    bytes: int
+    parameters: int
+    seconds: float
+    peak: int
+    estimated: int
+    busy: bool
+    figures: Mapping[str, Estimate]
 
     @property
     def own_steps(self) -> bool:
         """Whether there are steps that compress: the large model itself has none."""
         return bool(self.row.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all steps, those that another row had done counted as they were then."""
-        return sum(step.seconds for step in self.made.steps)
-
-    @property
-    def peak(self) -> int:
-        """Largest anonymous memory of all steps, bytes."""
-        return int(max((step.figures.get("peakAnonymousBytes", 0.0) for step in self.made.steps), default=0))
-
-    @property
-    def estimated(self) -> int:
-        """The largest of what is estimated for its steps, bytes: by the code of today where it was asked."""
-        return self.foretold or max((step.estimated_memory_bytes for step in self.made.steps), default=0)
 
 
 @dataclass
@@ -76,8 +57,8 @@ class Found:
         errors: the words of those that failed.
         speeds: a row's speed by the large one's, from one run.
         rates: a row's own speed, tokens/s or requests/s.
-        data: the data sets of the subjects that have choices.
-        baselines: what trivial models answer to the same messages, by subject and name.
+        baselines: what trivial models reach on the same messages, by subject and name.
+        direct: lines of the phase `llmcompressor`.
     """
 
     rows: list[Row]
@@ -85,8 +66,8 @@ class Found:
     errors: dict[str, str] = field(default_factory=dict)
     speeds: dict[str, Estimate] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
-    data: dict[str, DataSet] = field(default_factory=dict)
-    baselines: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    direct: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def large(self, row: str) -> Line | None:
         """Return the line of a row's large model."""
@@ -94,25 +75,20 @@ class Found:
 
     def perplexity(self, row: str) -> Estimate | None:
         """Return a row's perplexity, None where it is not made."""
-        line = self.lines.get(row)
-        return None if line is None else judge.perplexity(line.judged)
+        return self.figures(row).get("perplexity")
 
     def ratio(self, row: str) -> Estimate | None:
         """Return a row's perplexity by the large one's, on the same windows."""
-        line, large = self.lines.get(row), self.large(row)
-        return None if line is None or large is None else judge.perplexity_ratio(line.judged, large.judged)
+        return self.figures(row).get("ratio")
 
-    def figures(self, row: str) -> dict[str, Estimate]:
-        """Return a row's metrics on the messages."""
+    def figures(self, row: str) -> Mapping[str, Estimate]:
+        """Return the figures of a row's quality; none where it is not made."""
         line = self.lines.get(row)
-        return {} if line is None else judge.choices(line.judged, self.data[line.row.subject])
+        return {} if line is None else line.figures
 
     def kept(self, row: str, metric: str) -> Estimate | None:
         """Return the share of the large one's metric that a row keeps."""
-        line, large = self.lines.get(row), self.large(row)
-        if line is None or large is None:
-            return None
-        return judge.kept(line.judged, large.judged, self.data[line.row.subject], metric)
+        return self.figures(row).get(f"kept {metric}")
 
     def speed(self, row: str) -> Estimate | None:
         """Return a row's speed by the large one's; that of a row of the same shape where it was not timed itself."""

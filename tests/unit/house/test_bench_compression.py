@@ -13,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmodel_api.plan import CompressPlan, CompressResult, StepFigure
+from leanmodel_api.report import Estimate
 from leanmodel_api.step_rules import order_issues
 from leanmodel_api.steps import STEP_TYPES, Heal, Prune, Quantize
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from compressing import goals, page, subjects  # noqa: E402
+from compressing import goals, make, measured, page, record, subjects  # noqa: E402
 from compressing.kept import Lines  # noqa: E402
 from compressing.rows import LARGE, Row, rows  # noqa: E402
 from compressing.table import Found, Line  # noqa: E402
 
+RESULTS = ROOT / "docs" / "results"
 LIMITS = subjects.Limits(2**32, 1)
 DIGEST = "sha256:" + "0" * 64
 
@@ -75,15 +77,19 @@ def test_a_torn_line_is_forgotten_and_swallows_nothing(tmp_path_factory, cut: in
     assert again.find("a", "2") is None
 
 
-def line(name: str, nats: float, peak: float = 100.0, estimate: int = 110, parameters: int = 80) -> Line:
+def line(
+    name: str, nats: float, peak: float = 100.0, estimate: int = 110, foretold: int | None = None
+) -> Line:
     row = next(row for row in rows() if row.id == name)
     step = StepFigure(
         type="Heal", seconds=2, figures={"peakAnonymousBytes": peak}, estimated_memory_bytes=estimate
     )
     made = CompressResult(
-        name="x", role="Lean", plan="", artifact=DIGEST, bytes=50, parameters=parameters, steps=[step]
+        name="x", role="Lean", plan="", artifact=DIGEST, bytes=50, parameters=80, steps=[step]
     )
-    return Line(row, made, {"nats": [nats * 511] * 4, "tokens": [511] * 4}, 0.0)
+    judged, large = ({"nats": [value * 511] * 4, "tokens": [511] * 4} for value in (nats, 3.0))
+    told = {"judged": judged, "load": 0.0, "date": "2026-01-02", "foretold": foretold}
+    return measured.line_of(row, made, told, large, None)
 
 
 def found(**nats: float) -> Found:
@@ -110,21 +116,42 @@ def test_estimates_are_held_to_15_per_cent_either_way() -> None:
         made.lines["words/rtn w8a8"] = line("words/rtn w8a8", 3.0, estimate=estimate)
         assert goals.of_estimates(made).met is False
         assert "words/rtn w8a8" in goals.of_estimates(made).figure
-    made.lines["words/rtn w8a8"] = replace(made.lines["words/rtn w8a8"], foretold=105)
+    made.lines["words/rtn w8a8"] = line("words/rtn w8a8", 3.0, estimate=116, foretold=105)
     assert goals.of_estimates(made).met is True, "what is said today counts"
 
 
 def test_the_page_names_what_failed_and_what_is_missing() -> None:
     made = found(**{"large": 3.0, "rtn w4a16": 3.1})
     made.errors["words/gptq w4a16"] = "error: too little memory"
-    text = page.page(made, [], ["words/rtn w4a16"], None)
+    text = page.page(made, ["words/rtn w4a16"], None)
     assert "Failed: gptq w4a16 (error: too little memory)" in text
     missing = text.partition("Not yet run: ")[2].partition("\n")[0]
     assert "half depth healed" in missing and "rtn w4a16;" not in missing.replace(
         "trained then rtn w4a16", ""
     )
     assert "20.1 (20.1–20.1)" in text and "no figure here counts" not in text
-    assert "no figure here counts" in page.page(made, [], [], 8)
+    assert "no figure here counts" in page.page(made, [], 8)
+
+
+def test_another_machine_goes_on_with_what_was_recorded(tmp_path: Path) -> None:
+    made, path, asked = found(**{"large": 3.0, "rtn w4a16": 3.1}), tmp_path / "record.jsonl", ["1", 40, None]
+    made.speeds["words/rtn w4a16"] = Estimate(value=0.8, low=0.7, high=0.9)
+    made.rates["words/large"] = 300.0
+    made.baselines["sms"] = {"always-ham": {"F1": Estimate(value=0, low=0, high=0.1)}}
+    made.direct["words/gptq w4a16"] = {"row": "gptq w4a16", "seconds_ratio": 1.0}
+    record.write(path, made, asked)
+    assert record.read(path, made.rows, asked) == made
+    assert not record.read(path, made.rows, ["1", 41, None]).lines, "judged otherwise"
+    changed = [replace(row, steps=row.steps * 2) if row.id == "words/rtn w4a16" else row for row in made.rows]
+    again = record.read(path, changed, asked)
+    assert set(again.lines) == {"words/large"} and not again.speeds, "made otherwise"
+
+
+def test_the_page_says_what_its_record_says() -> None:
+    asked = [make.JUDGED, subjects.WINDOWS, None]
+    known = record.read(RESULTS / "compression.jsonl", rows(), asked)
+    told = (RESULTS / "compression.md").read_text()
+    assert known.lines and all(page.line_of(known, one) in told for one in known.lines.values())
 
 
 def test_windows_are_of_the_published_text_and_the_test_part_teaches_nothing() -> None:
