@@ -97,7 +97,7 @@ class Finetune(TrainingFields):
 class AwareFields(TrainingFields):
     """What a training can have that knows how its weights will be quantised."""
 
-    quantization_aware: Literal["W4A16", "W8A8"] | None = Field(
+    quantization_aware: Literal["W4A16", "W8A8", "W8A16"] | None = Field(
         None,
         description="Compute with weights (W8A8: and activations) rounded as the Quantize step that follows at once will store them: scheme and groupSize as here, algorithm RTN. Default: train with unrounded weights.",
     )
@@ -206,7 +206,8 @@ class Quantize(Part):
 
     type: Literal["Quantize"]
     scheme: Literal["W8A8", "W4A16", "W8A16"] = Field(
-        "W8A8", description="Bits of weights and activations; W8A16 is reserved. Default W8A8."
+        "W8A8",
+        description="Bits of weights and activations. W8A16: 8-bit weights, nothing of the activations is rounded. Default W8A8.",
     )
     algorithm: Literal["RTN", "GPTQ", "AWQ", "SmoothQuant"] = Field(
         "RTN",

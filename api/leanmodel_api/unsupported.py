@@ -9,7 +9,7 @@ from .classification import task_of
 from .errors import Issue
 from .resource import LeanModel, Spec
 from .sources import SCHEMES, SUPPORTED_SCHEMES, Source
-from .steps import Distill, Quantize
+from .steps import Distill
 
 ADVICE = "not supported yet"
 Place = Literal["Machine", "Cluster"]
@@ -78,8 +78,6 @@ def _steps(spec: Spec) -> Iterable[Issue]:
             yield Issue(
                 f"{field}.objectives", f"found {', '.join(step.objectives)}: {ADVICE}", "write [Logits]"
             )
-        if isinstance(step, Quantize) and step.scheme == "W8A16":
-            yield Issue(f"{field}.scheme", f"found {step.scheme}: {ADVICE}", "write W8A8 or W4A16")
 
 
 def _sources(spec: Spec) -> Iterable[Issue]:

@@ -130,6 +130,7 @@ def word_rows(examples: int | None = None) -> list[Row]:
     # The grids, unhealed and trained for.
     add("rtn w8a8", 10, [rtn8])
     add("rtn w4a16", 11, [rtn4])
+    add("rtn w8a16", 42, [quantize("W8A16", "RTN")])
     add("gptq w4a16", 12, [quantize("W4A16", "GPTQ")], like="rtn w4a16")
     add("awq w4a16", 40, [quantize("W4A16", "AWQ")], like="rtn w4a16")
     add("smoothquant w8a8", 41, [quantize("W8A8", "SmoothQuant")], like="rtn w8a8")

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from leanmodel_api.eight_bits import table_of
 from leanmodel_api.low_rank import MODEL_TYPE as LOW_RANK
 from leanmodel_api.shared import MODEL_TYPE as SHARED
-from leanmodel_api.token_table import table_of
 
 from . import families, low_rank, memory, shared
 from .classifiers import onnx_file

@@ -42,7 +42,12 @@ def chain(scheme: str, kind: str = "Heal", aware: bool = True) -> list[dict[str,
 
 
 @pytest.mark.parametrize(
-    ("scheme", "kind"), [("W4A16", "Heal"), pytest.param("W8A8", "Distill", marks=pytest.mark.long)]
+    ("scheme", "kind"),
+    [
+        ("W4A16", "Heal"),
+        pytest.param("W8A8", "Distill", marks=pytest.mark.long),
+        pytest.param("W8A16", "Distill", marks=pytest.mark.long),
+    ],
 )
 def test_what_is_stored_is_what_was_trained_with(
     store: Store, start: CompressResult, data_file: Path, scheme: str, kind: str
@@ -68,7 +73,9 @@ def expanded(stored: dict[str, torch.Tensor], name: str, scheme: str) -> torch.T
     from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 
     size = torch.Size(stored[f"{name}.weight_shape"].tolist())
-    integers = unpack_from_int32(stored[f"{name}.weight_packed"], 4, size).float()
+    integers = unpack_from_int32(stored[f"{name}.weight_packed"], grid.BITS[scheme], size).float()
+    if scheme == "W8A16":
+        return integers * scale
     return (integers.unflatten(-1, (-1, 32)) * scale[..., None]).flatten(-2)
 
 

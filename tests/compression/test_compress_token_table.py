@@ -10,8 +10,8 @@ import torch
 from conftest import data_set, lean_plan, plan_of, run_plan
 from safetensors.torch import load_file
 
+from leanmodel_api.eight_bits import table_of
 from leanmodel_api.plan import CompressResult
-from leanmodel_api.token_table import table_of
 from leanmodel_compression import hf
 from leanmodel_compression.steps import grid
 from leanmodel_store.artifacts import Store
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.compression
 TABLE = "model.embed_tokens.weight"
 STEPS: dict[str, dict[str, Any]] = {
     "rounded in 8 bits": {"scheme": "W8A8"},
+    "weights in 8 bits": {"scheme": "W8A16"},
     "rounded in 4 bits": {"scheme": "W4A16", "groupSize": 32},
     "GPTQ": {"scheme": "W4A16", "groupSize": 32, "algorithm": "GPTQ", "samples": 8},
 }

@@ -1,7 +1,7 @@
 """The grid of integers that Quantize puts weights on, as torch functions: symmetric, scales stored as bf16.
 
-This is compressed-tensors' arithmetic for its schemes W4A16 (one scale per group of columns) and W8A8 (one per row,
-and one per token for activations, as they come), with scales rounded before weights are put on their grid (see
+This is compressed-tensors' arithmetic for its schemes W4A16 (one scale per group of columns), W8A16 (one per row)
+and W8A8 (one per row, and one per token for activations, as they come), with scales rounded before weights are put on their grid (see
 quantize). It is written out here because training goes through it many times; a test holds both to the same bits.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-BITS = {"W8A8": 8, "W4A16": 4}
+BITS = {"W8A8": 8, "W8A16": 8, "W4A16": 4}
 
 
 def fake(weight: Any, bits: int, group: int | None) -> Any:

@@ -1,7 +1,7 @@
 """Quantise: linear layers in 8 or 4 bits, by llmcompressor, written as compressed-tensors.
 
 W8A8 has one scale per output channel and scales activations per token as they come (what vLLM's integer
-kernels take); W4A16 has one scale per group of input columns. RTN rounds to nearest. GPTQ (arXiv 2210.17323)
+kernels take); W8A16 has the same integers and leaves activations alone; W4A16 has one scale per group of input columns. RTN rounds to nearest. GPTQ (arXiv 2210.17323)
 goes layer by layer and corrects each column's error in the columns after it; SmoothQuant and AWQ scale channels
 first, so that rounding to nearest costs less (see scaling). Every finished layer is kept, and a killed run takes it
 from there.
@@ -56,12 +56,7 @@ class Quantization:
     def issues(self, task: Task) -> list[Issue]:
         """Check that the scheme is built, that layers match, and that the group size divides them."""
         spec, field = task.spec, task.field
-        found = []
-        if spec.scheme not in BITS:
-            found.append(
-                Issue(f"{field}.scheme", f"{spec.scheme} is not supported yet", "write W8A8 or W4A16")
-            )
-        found += quantize_issues(spec, field)
+        found = quantize_issues(spec, field)
         linears = targeted(task.shape, spec.targets, spec.ignore)
         if not linears:
             found.append(
@@ -74,14 +69,9 @@ class Quantization:
         elif task.shape.tied and any(linear.name == HEAD for linear in linears):
             words = "lm_head is the token table of this model, too"
             found.append(Issue(f"{field}.ignore", words, "add lm_head to it"))
-        elif spec.scheme == "W8A8" and spec.group_size is not None:
-            found.append(
-                Issue(
-                    f"{field}.groupSize",
-                    f"{spec.group_size} with W8A8, which has one scale per row",
-                    "remove it",
-                )
-            )
+        elif spec.scheme != "W4A16" and spec.group_size is not None:
+            words = f"{spec.group_size} with {spec.scheme}, which has one scale per row"
+            found.append(Issue(f"{field}.groupSize", words, "remove it"))
         elif spec.scheme == "W4A16":
             found += group_issues(spec, field, linears)
         if spec.algorithm != "RTN" and (task.rows is None or not task.rows.train):
@@ -228,7 +218,10 @@ def modifier_arguments(spec: Any, shape: ModelShape) -> dict[str, Any]:
     everything = {linear.name for linear in shape.linears()}
     whole = set(names) | {"lm_head"} == everything and "lm_head" not in names
     targets = ["Linear"] if whole else names
-    if spec.scheme == "W8A8":
+    if spec.scheme == "W8A16":
+        weights = QuantizationArgs(num_bits=8, strategy="channel", symmetric=True)
+        scheme = QuantizationScheme(targets=targets, weights=weights)
+    elif spec.scheme == "W8A8":
         weights = QuantizationArgs(num_bits=8, strategy="channel", symmetric=True)
         inputs = QuantizationArgs(num_bits=8, strategy="token", symmetric=True, dynamic=True)
         scheme = QuantizationScheme(targets=targets, weights=weights, input_activations=inputs)

@@ -2,7 +2,7 @@
 
 Written as compressed-tensors writes 8 bits (integers under the table's own name, ``weight_scale`` beside them) with a
 group of its own in the configuration. A head that is the same table is stored once, as before. vLLM reads it with our
-plugin (``leanmodel_serving.engines.token_table``): its own reader of such tables needs Triton, so a GPU, and knows no
+plugin (``leanmodel_serving.engines.eight_bits``): its own reader of such tables needs Triton, so a GPU, and knows no
 head that shares them.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leanmodel_api.token_table import BITS, GROUP
+from leanmodel_api.eight_bits import BITS, TABLE_GROUP
 
 from .. import hf
 from ..shapes import ModelShape
@@ -56,7 +56,7 @@ def enter(folder: Path, shape: ModelShape) -> None:
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict):
         raise ValueError("the configuration has no quantization_config")
-    quantization["config_groups"][GROUP] = group(shape.decoder.table)
+    quantization["config_groups"][TABLE_GROUP] = group(shape.decoder.table)
     hf.write_json(folder / hf.CONFIG, config)
 
 

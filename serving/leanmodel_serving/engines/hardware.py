@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Set
 from pathlib import Path
 
+from leanmodel_api.eight_bits import weights_alone
+
 from .base import Dtype
 
 _FAST_BF16 = {"avx512_bf16", "amx_bf16", "bf16", "sme"}
@@ -51,12 +53,13 @@ def cpu_dtype(wanted: Dtype, flags: Set[str], packed: bool = False) -> str:
 
 
 def packed_weights(folder: Path) -> bool:
-    """Say whether an artifact's weights are integers that are stored several in a word (compressed-tensors, W4A16)."""
+    """Say whether an artifact's weights are integers of 4 bits, several in a word (compressed-tensors, W4A16)."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False  # the engine itself will say what is wrong with it
-    return (config.get("quantization_config") or {}).get("format") == "pack-quantized"
+    quantization = config.get("quantization_config") or {}
+    return quantization.get("format") == "pack-quantized" and weights_alone(quantization, 4)
 
 
 def has_cxx_compiler() -> bool:

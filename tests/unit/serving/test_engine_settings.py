@@ -70,10 +70,20 @@ def test_packed_weights_are_computed_with_in_16_bits(flags: set[str]) -> None:
     )
 
 
+def packed(bits: int) -> dict[str, object]:
+    group = {"weights": {"num_bits": bits}, "input_activations": None}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": group},
+    }
+
+
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        ({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}}, True),
+        ({"quantization_config": packed(4)}, True),
+        ({"quantization_config": packed(8)}, False),
         ({"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized"}}, False),
         ({"quantization_config": None}, False),
         ({}, False),

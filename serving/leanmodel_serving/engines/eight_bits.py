@@ -1,16 +1,17 @@
-"""vLLM's plugin for token tables in 8 bits (``Quantize`` with ``embeddings``): loaded by vLLM in each of its processes.
+"""vLLM's plugin for weights in 8 bits whose activations are not rounded: loaded by vLLM in each of its processes.
 
-Entered in pyproject.toml under ``vllm.general_plugins``. It is a quantisation method of vLLM's custom ones, taken where
-a model's configuration has the group ``token_table``: everything but the table is then read as compressed-tensors.
+Two things of ``Quantize`` need it: a token table in 8 bits (``embeddings``), and on a CPU the scheme W8A16, for which vLLM
+has no kernel there. Entered in pyproject.toml under ``vllm.general_plugins``. It is a quantisation method of vLLM's custom
+ones, taken where a model's configuration has either; everything else of the model is then read as compressed-tensors.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from leanmodel_api.token_table import table_of
+from leanmodel_api.eight_bits import BITS, table_of, weights_alone
 
-METHOD = "leanmodel-token-table"
+METHOD = "leanmodel-eight-bits"
 
 
 def register() -> None:
@@ -27,20 +28,23 @@ def method() -> Any:
     """
     from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 
-    class TokenTables(QuantizationConfig):  # type: ignore[misc]  # Any where mypy runs
+    class EightBits(QuantizationConfig):  # type: ignore[misc]  # Any where mypy runs
         """Never made: ``from_config`` returns a configuration of compressed-tensors."""
 
         @classmethod
         def override_quantization_method(
             cls, hf_quant_cfg: dict[str, Any], user_quant: str | None, hf_config: Any = None
         ) -> str | None:
-            return METHOD if table_of(hf_quant_cfg) and user_quant in (None, METHOD) else None
+            ours = hf_quant_cfg.get("quant_method") == "compressed-tensors" and (
+                table_of(hf_quant_cfg) or weights_alone(hf_quant_cfg, BITS)
+            )
+            return METHOD if ours and user_quant in (None, METHOD) else None
 
         @classmethod
         def from_config(cls, config: dict[str, Any]) -> Any:
-            from .token_table_method import TokenTableConfig
+            from .eight_bits_method import EightBitsConfig
 
-            return TokenTableConfig.from_config(config)
+            return EightBitsConfig.from_config(config)
 
         @classmethod
         def get_min_capability(cls) -> int:
@@ -59,4 +63,4 @@ def method() -> Any:
         def get_quant_method(self, layer: Any, prefix: str) -> Any:
             raise TypeError(self.__doc__)
 
-    return TokenTables
+    return EightBits

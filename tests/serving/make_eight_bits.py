@@ -1,7 +1,7 @@
-"""Makes models with a token table in 8 bits and what transformers says of a prompt: ``make_token_tables.py FOLDER``.
+"""Makes models with weights in 8 bits and what transformers says of a prompt: ``make_eight_bits.py FOLDER``.
 
-Run by the compression environment's Python. Each model is random and small. One linear layer is quantised with the
-table, as few as there can be: what vLLM rounds of activations would hide what the table does.
+Run by the compression environment's Python. Each model is random and small, in W8A16, of which nothing but weights is
+rounded; some have their token table in 8 bits, too.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ SIZES = {
 }  # fmt: skip
 # Its width is no whole number of the kernel's blocks; its window is shorter than the prompt.
 GEMMA3 = {**SIZES, "hidden_size": 72, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tied": ("Llama", {**SIZES, "tie_word_embeddings": True}),
-    "apart": ("Llama", {**SIZES, "tie_word_embeddings": False}),
-    "qwen": ("Qwen3", {**SIZES, "head_dim": 32, "tie_word_embeddings": True}),
-    "odd": ("Gemma3", {**GEMMA3, "tie_word_embeddings": True}),
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "tied": ("Llama", {**SIZES, "tie_word_embeddings": True}, {"embeddings": "Int8"}),
+    "apart": ("Llama", {**SIZES, "tie_word_embeddings": False}, {"embeddings": "Int8"}),
+    "odd": ("Gemma3", {**GEMMA3, "tie_word_embeddings": True}, {"embeddings": "Int8"}),
+    "weights": ("Qwen2", {**SIZES, "tie_word_embeddings": True}, {}),
 }
-STEP = {"type": "Quantize", "embeddings": "Int8", "targets": ["re:.*layers[.]0[.]self_attn[.]o_proj"]}
 PROMPT = [(5 * at + 11) % 128 for at in range(20)]
 
 
 def main(folder: Path) -> None:
-    for name, (family, sizes) in MODELS.items():
+    for name, (family, sizes, more) in MODELS.items():
         whole, lean = folder / f"{name}-whole", folder / name
         lean.mkdir(parents=True)
         text = "Text" if family == "Gemma3" else ""
@@ -50,13 +49,16 @@ def main(folder: Path) -> None:
         torch.manual_seed(3)
         hf.save_model(getattr(transformers, f"{family}ForCausalLM")(config), whole)
         shape = from_config(hf.read_json(whole / hf.CONFIG))
-        task = Task(Quantize.model_validate(STEP), "spec.lean.steps[0]", shape, 0, None)
+        spec = Quantize.model_validate({"type": "Quantize", "scheme": "W8A16", **more})
+        task = Task(spec, "spec.lean.steps[0]", shape, 0, None)
         place = Place(whole, lean, folder / f"scratch-{name}", None, "a" * 64, lambda *_: None)
         step_of(task.spec).run(task, place)
         with torch.no_grad():
             logprobs = hf.load_model(lean)(torch.tensor([PROMPT])).logits[0].log_softmax(-1)
+            plain = hf.load_model(whole)(torch.tensor([PROMPT])).logits[0].log_softmax(-1)
         said = [float(logprobs[at, token]) for at, token in enumerate(PROMPT[1:])]
-        expected = {"prompt": PROMPT, "logprobs": said, "next": int(logprobs[-1].argmax())}
+        other = [float(plain[at, token]) for at, token in enumerate(PROMPT[1:])]
+        expected = {"prompt": PROMPT, "logprobs": said, "whole": other, "next": int(logprobs[-1].argmax())}
         (lean / "expected.json").write_text(json.dumps(expected))
 
 
