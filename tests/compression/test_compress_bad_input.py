@@ -55,7 +55,7 @@ def objects(store: Store) -> set[str]:
         ([{"type": "Prune", "method": "Width", "ratio": "0.01"}], "spec.lean.steps[0].ratio", "takes none of 32 channels"),
         ([PRUNE, {**QUANTIZE, "scheme": "W4A16", "groupSize": 48}], "spec.lean.steps[1].groupSize", "write one of 32, 16"),
         ([{**QUANTIZE, "scheme": "W4A16", "groupSize": 128}], "spec.lean.steps[0].groupSize", "input width 32 of"),
-        ([{**QUANTIZE, "scheme": "W8A16"}], "spec.lean.steps[0].scheme", "not supported yet"),
+        ([{**QUANTIZE, "scheme": "W8A16", "groupSize": 32}], "spec.lean.steps[0].groupSize", "one scale per row"),
         ([{**QUANTIZE, "algorithm": "AWQ"}], "spec.lean.steps[0].algorithm", "write scheme: W4A16"),
         ([{**QUANTIZE, "targets": ["re:.*nothing.*"]}], "spec.lean.steps[0].targets", "match none"),
         ([{**QUANTIZE, "ignore": []}], "spec.lean.steps[0].ignore", "lm_head is the token table"),
