@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from .base import number
 from .budget import budget_issues
-from .classification import classification_issues
+from .classification import classification_issues, objective_issues, task_of
 from .datasets import PARTS, DataSet
 from .embedding import embedding_issues
 from .errors import Issue
@@ -182,6 +182,8 @@ def amounts(spec: Spec) -> Iterable[Issue]:
             yield from quantize_issues(step, f"spec.lean.steps[{index}]")
         if isinstance(step, Heal):
             yield from heal_issues(step, f"spec.lean.steps[{index}]")
+        if isinstance(step, Distill) and task_of(spec) is None:
+            yield from objective_issues(step, f"spec.lean.steps[{index}]")
         if isinstance(step, Scratch):
             yield from scratch_issues(step, f"spec.lean.steps[{index}]")
 

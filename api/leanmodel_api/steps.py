@@ -172,7 +172,7 @@ class Distill(AwareFields):
     objectives: list[Objective] = Field(
         default_factory=_logits,
         min_length=1,
-        description="What is matched: Logits, the distribution over the answers; Hidden, the cosine between hidden states of student and teacher; Attention, the relations of queries, keys and values among tokens (MiniLM, arXiv 2012.15828). Hidden and Attention are for encoders. Embeddings, the vectors of whole texts, is for task text-embedding. Default [Logits].",
+        description="What is matched: Logits, the distribution over the answers; Hidden, the cosine between hidden states of student and teacher; Attention, the relations of queries, keys and values among tokens (MiniLM, arXiv 2012.15828). Embeddings, the vectors of whole texts, is for task text-embedding. Default [Logits].",
     )
     temperature: DecimalString = Field("1", description="Softening of both distributions. Default 1.")
     label_weight: Fraction = Field(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from .classification import task_of
 from .errors import Issue
 from .resource import LeanModel, Spec
 from .sources import SCHEMES, SUPPORTED_SCHEMES, Source
-from .steps import Distill
 
 ADVICE = "not supported yet"
 Place = Literal["Machine", "Cluster"]
@@ -23,7 +21,7 @@ def unsupported_issues(model: LeanModel, place: Place = "Machine") -> list[Issue
         place: where the resource is to be carried out.
     """
     spec = model.spec
-    found = [*_plain(spec), *_steps(spec), *_sources(spec)]
+    found = [*_plain(spec), *_sources(spec)]
     return found if place == "Cluster" else [*found, *_on_one_machine(spec)]
 
 
@@ -67,16 +65,6 @@ def _on_one_machine(spec: Spec) -> Iterable[Issue]:
         if model.resources.gpu:
             yield Issue(
                 f"spec.serving.{name}.resources.gpu", f"found {model.resources.gpu}: {here}", "write 0"
-            )
-
-
-def _steps(spec: Spec) -> Iterable[Issue]:
-    for index, step in enumerate((spec.lean and spec.lean.steps) or []):
-        field = f"spec.lean.steps[{index}]"
-        # What a classifier's distillation can match is said where its task is checked.
-        if task_of(spec) is None and isinstance(step, Distill) and set(step.objectives) != {"Logits"}:
-            yield Issue(
-                f"{field}.objectives", f"found {', '.join(step.objectives)}: {ADVICE}", "write [Logits]"
             )
 
 

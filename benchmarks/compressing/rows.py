@@ -208,6 +208,10 @@ def message_rows(examples: int | None = None) -> list[Row]:
         Row(subject, "rtn w8a8", [rtn8], "pipeline", 34),
     ]
     aware = {**taught, "quantizationAware": "W4A16", "groupSize": 64}
+    matched = {**taught, "objectives": ["Logits", "Hidden"]}
+    made.append(
+        Row(subject, "half depth by logits and hidden", [cut(15), matched], "healed", 26, False, "half depth")
+    )
     candidates: dict[str, Steps] = {
         "15 layers distilled w8a8": [cut(15), taught, rtn8],
         "10 layers distilled w8a8": [cut(10), taught, rtn8],

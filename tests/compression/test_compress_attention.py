@@ -18,8 +18,8 @@ from leanmodel_compression.batches import Rows
 from leanmodel_compression.classifiers import models, rows
 from leanmodel_compression.classifiers.shapes import encoder_shape
 from leanmodel_compression.steps import ENCODERS
-from leanmodel_compression.steps.encoders.relations import Recorder, relation_loss
 from leanmodel_compression.steps.protocol import Outcome, Place, Task
+from leanmodel_compression.steps.relations import Recorder, even, relation_loss
 from leanmodel_store.artifacts import Store
 
 pytestmark = [pytest.mark.compression, pytest.mark.long]
@@ -70,7 +70,9 @@ def apart(student: Path, teacher: Path, pairs: list[tuple[int, int]], heads: int
     with torch.no_grad():
         one(input_ids=ids), other(input_ids=ids)
     a, b = mine.take(), theirs.take()
-    return float(relation_loss([a[i] for i, _ in pairs], [b[i] for _, i in pairs], torch.ones_like(ids), heads))  # fmt: skip
+    mask = torch.ones_like(ids)
+    ours, wanted = [a[i] for i, _ in pairs], [b[i] for _, i in pairs]
+    return float(relation_loss(ours, wanted, mask, even(mask), heads))
 
 
 def test_relations_come_closer_and_then_the_task_is_taught(seen: tuple[Path, Rows], tmp_path: Path) -> None:

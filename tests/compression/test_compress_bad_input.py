@@ -64,7 +64,7 @@ def objects(store: Store) -> set[str]:
         ([{"type": "Prune", "ratio": "0.1"}], "spec.lean.steps[0].ratio", "removes none"),
         ([{"type": "Prune", "keepLayers": 1, "protectLast": 1}], "spec.lean.steps[0].keepLayers", "protect fewer"),
         ([PRUNE, {"type": "Prune", "keepLayers": 2}], "spec.lean.steps[1].keepLayers", "model's 2 layers"),
-        ([{**DISTILL, "objectives": ["Hidden"]}], "spec.lean.steps[0].objectives", "not supported yet"),
+        ([{**DISTILL, "objectives": ["Attention"], "relationHeads": 5}], "spec.lean.steps[0].relationHeads", "do not divide"),
         ([{**DISTILL, "dataSet": "other"}], "spec.lean.steps[0].dataSet", "write one of messages"),
         ([{**DISTILL, "maxExamples": 3}], "spec.lean.steps[0].dataSet", "3 rows"),
     ],

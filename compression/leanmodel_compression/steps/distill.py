@@ -1,6 +1,7 @@
 """Distil: the lean model learns the frozen large one's distribution over the next token, at the answers.
 
-The loss is (1 - labelWeight) · T² · KL(teacher ‖ student) + labelWeight · cross-entropy (arXiv 1503.02531).
+The loss is (1 - labelWeight) · T² · KL(teacher ‖ student) + labelWeight · cross-entropy (arXiv 1503.02531), and where
+they are named what lies inside: hidden states and token relations (see :mod:`.inside`).
 The teacher is asked once: its logits are kept in float16 beside the checkpoints, in parts that are each whole
 or not there, so that a killed run asks again for one part at most, and later passes ask for none.
 """
@@ -18,7 +19,8 @@ from leanmodel_api.errors import Issue
 from .. import hf, memory
 from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Row
 from ..shapes import ModelShape, forward_flops
-from . import aware, stopping, training
+from . import aware, inside, stopping, training
+from .mapped import mapping_issues
 from .protocol import Outcome, Place, Task, WithRows, Work, checked
 from .teachers import PART, KeptTeacher, LiveTeacher, Teacher, keeps_logits, logits_bytes
 
@@ -38,17 +40,18 @@ class Distillation(WithRows):
     def issues(self, task: Task) -> list[Issue]:
         """Check the objectives, the data, and that both models speak the same vocabulary."""
         spec, found = task.spec, training.issues(task)
-        for objective in getattr(spec, "objectives", ()):
-            if objective != "Logits":
-                found.append(
-                    Issue(f"{task.field}.objectives", f"{objective} is not supported yet", "write [Logits]")
-                )
+        if inside.looks(task):
+            found += mapping_issues(task)
         if number(spec.temperature) <= 0:
             found.append(
                 Issue(f"{task.field}.temperature", f"{spec.temperature} divides by nothing", "write 1")
             )
         found += aware.issues(task)
-        if asks(task) and task.teacher is not None and task.teacher.vocabulary != task.shape.vocabulary:
+        if (
+            (asks(task) or inside.looks(task))
+            and task.teacher is not None
+            and task.teacher.vocabulary != task.shape.vocabulary
+        ):
             found.append(
                 Issue(
                     task.field,
@@ -75,6 +78,8 @@ class Distillation(WithRows):
             task.shape, self.trained(task), tokens, answers, task.shape.layers, logit_copies=8
         )
         learning += aware.held_bytes(task)
+        if inside.looks(task):
+            return checked(task, task.shape, learning + inside.held_bytes(task))
         if not asks(task):
             return checked(task, task.shape, learning)
         if not keeps_logits(training.chosen(task), task.shape.vocabulary):
@@ -86,7 +91,7 @@ class Distillation(WithRows):
     def disk(self, task: Task) -> int:
         """The artifact, the teacher's logits, and two checkpoints while one replaces the other."""
         rows = training.chosen(task)
-        keeps = asks(task) and keeps_logits(rows, task.shape.vocabulary)
+        keeps = keeps_answers(task, rows)
         kept = logits_bytes(rows, task.shape.vocabulary) if keeps else 0
         trained = self.trained(task)
         return 2 * task.shape.parameters + kept + 2 * 12 * trained + stopping.disk(task, trained)
@@ -96,9 +101,9 @@ class Distillation(WithRows):
         rows = training.chosen(task)
         tokens, answers = training.total_tokens(task), training.total_answers(task)
         flops = 3 * forward_flops(task.shape, tokens, answers) + training.looking_flops(task, task.shape)
-        if asks(task):
+        if asks(task) or inside.looks(task):
             once = sum(len(row.ids) for row in rows) * 1.02
-            passes = 1.0 if keeps_logits(rows, task.shape.vocabulary) else training.epochs(task)
+            passes = 1.0 if keeps_answers(task, rows) else training.epochs(task)
             flops += forward_flops(task.teacher or task.shape, once, answers) * passes
         traffic = training.traffic(task, self.trained(task)) + aware.moved_bytes(task, training.passes(task))
         return Work(flops=flops, bytes=traffic + 30.0 * (task.teacher or task.shape).parameters, seconds=3.0)
@@ -159,7 +164,7 @@ def learn(
     teacher: Teacher | None = None
     held = task.rows.validation if task.rows is not None and task.spec.early_stopping is not None else ()
     examiner: Teacher | None = None
-    if asks(task):
+    if asks(task) and not inside.looks(task):
         assert place.teacher is not None
         if held:
             examiner = KeptTeacher(place, held, pad, 0, steps, "examiner")
@@ -169,14 +174,21 @@ def learn(
         else:
             teacher = LiveTeacher(place.teacher, rows, pad)
     model = hf.load_model(place.source)
+    both = inside.Inside(task, model, place) if inside.looks(task) else None
     temperature, labels = number(task.spec.temperature), number(task.spec.label_weight)
 
     def loss_on(rows: Sequence[Row], teacher: Teacher | None, part: Sequence[int]) -> Any:
         ids, where, columns, wanted = training.collate(rows, part, pad)
-        logits = training.answer_logits(model, ids, where, columns)
-        loss = labels * functional.cross_entropy(logits, wanted, reduction="sum")
-        if teacher is not None:
-            told = teacher.logits(part)
+        if both is None:
+            logits, within = training.answer_logits(model, ids, where, columns), 0.0
+            told = teacher.logits(part) if teacher is not None else None
+        else:
+            mine, other = both.both(ids)
+            logits = training.head_logits(model, mine.last_hidden_state[where, columns])
+            told = both.told(other, where, columns) if asks(task) else None
+            within = both.between(mine, other, rows, part)
+        loss = labels * functional.cross_entropy(logits, wanted, reduction="sum") + within
+        if told is not None:
             divergence = functional.kl_div(
                 functional.log_softmax(logits / temperature, -1),
                 functional.log_softmax(told / temperature, -1),
@@ -206,14 +218,19 @@ def finish(model: Any, place: Place) -> None:
 
 
 def asks(task: Task) -> bool:
-    """Say whether the teacher has a share in the loss."""
-    return number(task.spec.label_weight) < 1
+    """Say whether the teacher's answers have a share in the loss."""
+    return "Logits" in getattr(task.spec, "objectives", ["Logits"]) and number(task.spec.label_weight) < 1
+
+
+def keeps_answers(task: Task, rows: Sequence[Row]) -> bool:
+    """Say whether the teacher is asked once: for its answers alone, where they fit."""
+    return asks(task) and not inside.looks(task) and keeps_logits(rows, task.shape.vocabulary)
 
 
 def describe(spec: Any, rows: int, steps: int) -> str:
     """Return the settings in short."""
     return (
-        f"Logits, temperature {spec.temperature}, label weight {spec.label_weight}, {rows} rows, "
+        f"{', '.join(getattr(spec, 'objectives', ['Logits']))}, temperature {spec.temperature}, label weight {spec.label_weight}, {rows} rows, "
         f"{steps} optimiser steps, learning rate {spec.learning_rate}{aware.describe(spec)}"
     )
 

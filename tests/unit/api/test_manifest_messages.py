@@ -222,7 +222,7 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("scaling", [("spec.serving", {"lean": {"maxReplicas": 3}})], "spec.serving.lean.maxReplicas", "not supported yet"),
     ("gpu", [("spec.serving", {"lean": {"resources": {"gpu": 1}}})], "spec.serving.lean.resources.gpu", "not supported yet"),
     ("rollout", [("spec.rollout", {"steps": [{"weight": 5}]})], "spec.rollout.steps", "not supported yet"),
-    ("hidden states", [("spec.lean.steps.1.objectives", ["Hidden"])], "spec.lean.steps[1].objectives", "not supported yet"),
+    ("heads without relations", [("spec.lean.steps.1", {"type": "Distill", "objectives": ["Hidden"], "relationHeads": 3})], "spec.lean.steps[1].relationHeads", "without Attention in objectives"),
     ("smoothing weights", [("spec.lean.steps.2", {**QUANTIZE, "scheme": "W8A16", "algorithm": "SmoothQuant"})], "spec.lean.steps[2].algorithm", "write scheme: W8A8"),
     ("overrides", [("spec.serving", {"overrides": {"podTemplate": {}}})], "spec.serving.overrides", "not supported yet"),
     ("bucket store", [("spec.store", {"uri": "s3://b"})], "spec.store.uri", "not supported yet"),

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanmodel_compression.steps.encoders.relations import Recorder, relation_loss, relations
 from leanmodel_compression.steps.protocol import StepError
+from leanmodel_compression.steps.relations import Recorder, even, relation_loss, relations
 from leanmodel_compression.steps.stopping import Stopper
 
 pytestmark = pytest.mark.compression
@@ -52,23 +52,24 @@ def test_the_loss_is_the_definitions_whatever_the_padding_and_the_widths(
     tokens = max(lengths) + 2
     mask = torch.tensor([[1] * n + [0] * (tokens - n) for n in lengths])
     mine, told = vectors(seed, len(lengths), tokens, 8), vectors(seed + 1, len(lengths), tokens, wider)
-    found = float(relation_loss([mine], [told], mask, heads))
+    found = float(relation_loss([mine], [told], mask, even(mask), heads))
     wanted = sum(by_hand(one, other, lengths, heads) for one, other in zip(mine, told, strict=True)) / 3
     assert found == pytest.approx(wanted, rel=1e-3, abs=1e-5) and found >= -1e-6
-    assert float(relation_loss([told], [told], mask, heads)) == pytest.approx(0, abs=1e-5)
+    assert float(relation_loss([told], [told], mask, even(mask), heads)) == pytest.approx(0, abs=1e-5)
     # Two pairs are their mean, and what stands under the padding counts for nothing.
     mess = tuple(torch.where(mask[..., None] == 1, part, torch.full_like(part, 9.0)) for part in mine)
-    assert float(relation_loss([mess, told], [told, told], mask, heads)) == pytest.approx(found / 2, rel=1e-3, abs=1e-5)  # type: ignore[list-item]  # fmt: skip
+    assert float(relation_loss([mess, told], [told, told], mask, even(mask), heads)) == pytest.approx(found / 2, rel=1e-3, abs=1e-5)  # type: ignore[list-item]  # fmt: skip
 
 
 def test_gradients_stay_finite_where_keys_are_masked() -> None:
     mine, told = vectors(0, 2, 4, 8), vectors(1, 2, 4, 8)
     for part in mine:
         part.requires_grad_(True)
-    relation_loss([mine], [told], torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]]), 2).backward()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]])
+    relation_loss([mine], [told], mask, even(mask), 2).backward()
     assert all(torch.isfinite(part.grad).all() for part in mine if part.grad is not None)
     assert mine[0].grad is not None and float(mine[0].grad[1, 1:].abs().max()) == 0
-    shares = relations(mine[0], torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]]), 2).exp()
+    shares = relations(mine[0], mask, 2).exp()
     assert torch.allclose(shares.sum(-1), torch.ones(2, 2, 4))
 
 

@@ -22,7 +22,9 @@ from leanmodel_api.errors import Issue
 from ...classifiers import models
 from ...shapes import ModelShape, forward_flops
 from .. import stopping, training
+from ..mapped import attention_pairs, hidden_pairs, mapping_issues, relation_heads
 from ..protocol import Outcome, Place, Task, WithRows, Work
+from ..relations import Recorder, even, hidden_loss, relation_bytes, relation_loss
 from .common import (
     FLOAT,
     EncoderStep,
@@ -35,8 +37,6 @@ from .common import (
     training_flops,
 )
 from .finetune import finish, length_issues
-from .mapped import attention_pairs, hidden_pairs, mapping_issues, relation_heads
-from .relations import Recorder, relation_bytes, relation_loss
 
 
 class EncoderDistillation(WithRows, EncoderStep):
@@ -141,13 +141,13 @@ class Intermediate:
         """Return the summed loss of what lies inside, 0 where nothing of it is matched."""
         loss: Any = 0.0
         if self.hidden:
-            apart = hidden_loss(mine.hidden_states, told.hidden_states, mask, self.states)
+            apart = hidden_loss(mine.hidden_states, told.hidden_states, even(mask), self.states)
             loss = loss + self.hidden * apart
         if self.attention:
             one, other = self.mine.take(), self.theirs.take()
             ours = [one[layer] for layer, _ in self.relations]
             theirs = [other[layer] for _, layer in self.relations]
-            loss = loss + self.attention * relation_loss(ours, theirs, mask, self.heads)
+            loss = loss + self.attention * relation_loss(ours, theirs, mask, even(mask), self.heads)
         return loss
 
 
@@ -182,22 +182,3 @@ class Objectives(Intermediate):
             )
             loss = loss + self.told * self.temperature**2 * divergence
         return loss + self.between(mine, told, mask)
-
-
-def hidden_loss(mine: Sequence[Any], told: Sequence[Any], mask: Any, pairs: Sequence[tuple[int, int]]) -> Any:
-    """Return the sum over texts of the mean (1 - cosine) of hidden states, over pairs of layers and real tokens.
-
-    Args:
-        mine: the student's states: embeddings, then after each layer; each (texts, tokens, hidden).
-        told: the teacher's.
-        mask: 1 where a token is real (texts, tokens).
-        pairs: layers of the student and of the teacher, from 0.
-    """
-    import torch
-
-    weight = mask / mask.sum(dim=1, keepdim=True)
-    total: Any = 0.0
-    for layer, of in pairs:
-        cosine = torch.nn.functional.cosine_similarity(mine[layer + 1], told[of + 1], dim=-1)
-        total = total + ((1 - cosine) * weight).sum()
-    return total / len(pairs)

@@ -1,4 +1,6 @@
-"""Attention relations (MiniLM): how tokens relate by queries, keys and values, held against the teacher's.
+"""What lies inside two models, held against each other: hidden states, and relations among tokens (MiniLM).
+
+Hidden states by their cosine (DistilBERT, arXiv 1910.01108). Relations: how tokens relate by queries, keys and values.
 
 Wang et al. 2020, *MiniLM*, arXiv 2002.10957; with queries, keys and values alike and relation heads of any number, Wang
 et al. 2021, *MiniLMv2*, arXiv 2012.15828. Neither widths nor heads of the two models need to agree.
@@ -10,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ...shapes import ModelShape
-from .common import FLOAT
+from ..memory import FLOAT
+from ..shapes import ModelShape
 
 KINDS = {"query": 0, "q_lin": 0, "key": 1, "k_lin": 1, "value": 2, "v_lin": 2}
 """Last part of a module's name -> query, key or value; the same in every layer of a family."""
@@ -58,35 +60,64 @@ class Recorder:
         return found
 
 
-def relation_loss(mine: Sequence[Vectors], told: Sequence[Vectors], mask: Any, heads: int) -> Any:
-    """Return the sum over texts of KL(teacher ‖ student) of token relations: the mean over pairs, kinds, heads, tokens.
+def even(mask: Any) -> Any:
+    """Return weights with which every text counts 1, spread evenly over its real tokens (texts, tokens)."""
+    return mask / mask.sum(dim=1, keepdim=True)
+
+
+def hidden_loss(
+    mine: Sequence[Any], told: Sequence[Any], weight: Any, pairs: Sequence[tuple[int, int]]
+) -> Any:
+    """Return the weighted sum over tokens of (1 - cosine) of hidden states, the mean over pairs of layers.
+
+    Args:
+        mine: the student's states: embeddings, then after each layer; each (texts, tokens, hidden).
+        told: the teacher's.
+        weight: of each token, 0 where it is not real (texts, tokens).
+        pairs: layers of the student and of the teacher, from 0.
+    """
+    import torch
+
+    total: Any = 0.0
+    for layer, of in pairs:
+        cosine = torch.nn.functional.cosine_similarity(mine[layer + 1], told[of + 1], dim=-1)
+        total = total + ((1 - cosine) * weight).sum()
+    return total / len(pairs)
+
+
+def relation_loss(
+    mine: Sequence[Vectors], told: Sequence[Vectors], seen: Any, weight: Any, heads: int
+) -> Any:
+    """Return the weighted sum over tokens of KL(teacher ‖ student) of their relations: the mean over pairs, kinds, heads.
 
     Args:
         mine: the student's queries, keys and values of each pair of layers.
         told: the teacher's.
-        mask: 1 where a token is real (texts, tokens).
+        seen: 1 where a token may be related to: real ones (texts, tokens), or for each token those before it (texts,
+            tokens, tokens).
+        weight: of each token, 0 where it is not real (texts, tokens).
         heads: relation heads; divides both widths.
     """
     import torch
 
-    weight = mask / mask.sum(dim=1, keepdim=True)
     total: Any = 0.0
     for one, other in zip(mine, told, strict=True):
         for student, teacher in zip(one, other, strict=True):
-            wanted, found = relations(teacher, mask, heads), relations(student, mask, heads)
+            wanted, found = relations(teacher, seen, heads), relations(student, seen, heads)
             apart = torch.nn.functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
             total = total + (apart.mean(dim=1) * weight).sum()
     return total / (3 * len(mine))
 
 
-def relations(vectors: Any, mask: Any, heads: int) -> Any:
+def relations(vectors: Any, seen: Any, heads: int) -> Any:
     """Return the log-softmax of scaled dot products of the vectors with themselves (texts, heads, tokens, tokens)."""
     import torch
 
     texts, tokens, width = vectors.shape
     cut = vectors.reshape(texts, tokens, heads, width // heads).transpose(1, 2)
     scores = cut @ cut.transpose(-1, -2) / (width // heads) ** 0.5
-    return torch.log_softmax(scores.masked_fill(mask[:, None, None, :] == 0, HIDDEN_SCORE), dim=-1)
+    mask = seen[:, None, None, :] if seen.ndim == 2 else seen[:, None]
+    return torch.log_softmax(scores.masked_fill(mask == 0, HIDDEN_SCORE), dim=-1)
 
 
 def relation_bytes(tokens: int, longest: int, heads: int, pairs: int, shape: ModelShape) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from leanmodel_api.errors import Issue
 
-from ...shapes import ModelShape
-from ..protocol import Task
-from .common import encoder
-from .prune import spread
+from ..classifiers.shapes import EncoderShape
+from ..shapes import ModelShape
+from .encoders.prune import spread
+from .protocol import Task
 
 Pairs = list[tuple[int, int]]
 
@@ -27,7 +27,17 @@ def attention_pairs(task: Task) -> Pairs:
 
 def relation_heads(task: Task) -> int:
     """Return the heads into which Attention cuts its vectors."""
-    return int(task.spec.relation_heads or task.shape.heads)
+    shape = task.shape
+    return int(
+        task.spec.relation_heads or (shape.heads if isinstance(shape, EncoderShape) else shape.kv_heads)
+    )
+
+
+def relation_widths(shape: ModelShape) -> set[int]:
+    """Return how wide queries, keys and values are; a decoder's keys may be narrower."""
+    if isinstance(shape, EncoderShape):
+        return {shape.relations}
+    return {shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim}
 
 
 def mapping_issues(task: Task) -> Iterable[Issue]:
@@ -45,7 +55,7 @@ def mapping_issues(task: Task) -> Iterable[Issue]:
                 what = f"found {found}, and the {name} has layers 0 to {limit - 1}"
                 yield Issue(f"{task.field}.layerMap[{index}].{name}", what, "write one of those")
     if "Attention" in objectives:
-        widths = sorted({encoder(mine).relations, encoder(teacher).relations})
+        widths = sorted(relation_widths(mine) | relation_widths(teacher))
         heads = relation_heads(task)
         if any(width % heads for width in widths):
             what = f"{heads} heads do not divide {' and '.join(map(str, widths))}"
