@@ -9,6 +9,8 @@ from pydantic import Field
 from .base import DecimalString, Duration, Fraction, Name, Part, Quantity
 from .ledger import Ledger
 
+Dtype = Literal["Auto", "Float32", "BFloat16", "Float16"]
+
 
 class Resources(Part):
     """What one replica gets."""
@@ -41,7 +43,7 @@ class ModelServing(Part):
     kv_cache: Quantity = Field(
         "512Mi", description="Memory for the key-value cache of a replica on CPU. Default 512Mi."
     )
-    dtype: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
+    dtype: Dtype = Field(
         "Auto",
         description="Precision of computation; Auto takes the fastest that the hardware has. Default Auto.",
     )

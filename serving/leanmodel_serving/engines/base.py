@@ -7,13 +7,11 @@ traffic only after a generation went through it. To add one: a file here, an ent
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from leanmodel_api.base import Name, Part
-
-Dtype = Literal["Auto", "Float32", "BFloat16", "Float16"]
+from leanmodel_api.batching import MAX_SEQUENCES
+from leanmodel_api.serving import Dtype
 
 ENGINES: dict[str, str] = {
     "vLLM": "leanmodel_serving.engines.vllm:build",
@@ -41,7 +39,9 @@ class EngineSettings(Part):
         512 * 2**20, ge=2**20, description="Key-value cache of a replica on CPU, bytes. Default 512 MiB."
     )
     threads: int = Field(1, ge=1, description="Threads of computation of a replica on CPU. Default 1.")
-    max_sequences: int = Field(64, ge=1, description="Requests that are computed at once. Default 64.")
+    max_sequences: int = Field(
+        MAX_SEQUENCES, ge=1, description="Requests that are computed at once. Default 64."
+    )
     max_ongoing_requests: int = Field(
         256, ge=1, description="Requests a replica holds, waiting ones included. Default 256."
     )

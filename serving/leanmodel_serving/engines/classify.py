@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 MOST_TEXTS = 1024
 """Texts of one request at most."""
-BATCH_TOKENS = 8192
-"""Padded tokens that are computed at once at most (one text may have more): bounds a replica's memory."""
 _TASK_FIELDS = ("messages", "prompt")
 
 
@@ -122,17 +120,6 @@ def fitted(ids: Sequence[int], limit: int, truncate: int | None) -> tuple[int, .
             "input",
         )
     return (*ids[: most - 1], ids[-1])
-
-
-def groups(lengths: Sequence[int], most_tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Return the indices of texts in groups of like length, so that padding neither costs much nor fills the memory."""
-    found: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda at: lengths[at]):
-        if found and lengths[index] * (len(found[-1]) + 1) <= most_tokens:
-            found[-1].append(index)
-        else:
-            found.append([index])
-    return found
 
 
 def padded(texts: Sequence[Sequence[int]], pad: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

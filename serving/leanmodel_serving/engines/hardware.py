@@ -8,8 +8,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from leanmodel_api.eight_bits import weights_alone
-
-from .base import Dtype
+from leanmodel_api.serving import Dtype
 
 _FAST_BF16 = {"avx512_bf16", "amx_bf16", "bf16", "sme"}
 """CPU flags with which bfloat16 multiplies are not emulated (x86: AVX512-BF16, AMX; Arm: BF16)."""

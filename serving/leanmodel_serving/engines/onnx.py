@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
+from leanmodel_api.batching import groups
+
 from .base import EngineSettings
-from .classify import BadRequestError, answer, fitted, groups, padded, parse
+from .classify import BadRequestError, answer, fitted, padded, parse
 from .deployment import application
 from .embed import embedding_answer, parse_embedding
 from .gather import Gatherer

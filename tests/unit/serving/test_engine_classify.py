@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leanmodel_api.batching import groups
 from leanmodel_serving.engines.classify import (
     BadRequestError,
     answer,
     fitted,
-    groups,
     padded,
     parse,
     softmax,
