@@ -29,6 +29,7 @@ class Part(BaseModel):
 DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?$"
 FRACTION_PATTERN = r"^(0(\.[0-9]+)?|1(\.0+)?)$"
 DURATION_PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+LATENCY_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s)$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
@@ -36,6 +37,7 @@ QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 DecimalString = Annotated[str, Field(pattern=DECIMAL_PATTERN)]
 Fraction = Annotated[str, Field(pattern=FRACTION_PATTERN)]
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2)]
+Latency = Annotated[str, Field(pattern=LATENCY_PATTERN)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]
@@ -70,6 +72,24 @@ def seconds(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration such as 30s, 10m or 1h30m")
     hours, minutes, secs = (int(part or 0) for part in parts.groups())
     return hours * 3600.0 + minutes * 60.0 + secs
+
+
+def milliseconds(text: str) -> float:
+    """Return the time that a request may take, such as ``20ms`` or ``1.5s``, in milliseconds."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time such as 20ms or 1.5s")
+    return float(match[1]) * (1.0 if match[2] == "ms" else 1e3)
+
+
+def size(count: float) -> str:
+    """Return bytes in words: MB, and kB where there are few."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+def digits(value: float) -> str:
+    """Return a figure with three digits that count, whole from 100 on, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{float(f'{value:.3g}'):.10f}".rstrip("0").rstrip(".")
 
 
 def fmt(value: float, digits: int = 4) -> str:

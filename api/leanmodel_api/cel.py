@@ -57,6 +57,7 @@ _PLACES = (
     "(has(self.serving) && has(self.serving.router) && has(self.serving.router.limits) && "
     "has(self.serving.router.limits.concurrency))"
 )
+_TIMED = ("latency", "usdPerThousandRequests")
 _PRICE: Rule = (
     "has(self.usdPerHour) ? !has(self.inputUSDPerMillionTokens) && !has(self.outputUSDPerMillionTokens) "
     ": has(self.inputUSDPerMillionTokens) && has(self.outputUSDPerMillionTokens)",
@@ -107,6 +108,17 @@ RULES: dict[str, list[Rule]] = {
                 f"lean.search.{part}.dataSet: write one of the names in spec.dataSets (optional where there is one)",
             )
             for part in ("promise", "training")
+        ),
+        (
+            f"!has(self.lean) || !has(self.lean.search) || !({' || '.join(f'has(self.lean.search.budget.{name})' for name in _TIMED)}) || "
+            "(has(self.task) && self.task == 'text-classification')",
+            "lean.search.budget: speed is measured for task text-classification alone: write bytes, sizeRatio or device, "
+            "and a gate on Saving or ThroughputRatio",
+        ),
+        (
+            "!has(self.lean) || !has(self.lean.search) || !has(self.lean.search.budget.usdPerThousandRequests) || "
+            "(has(self.pricing) && has(self.pricing.lean.usdPerHour))",
+            "lean.search.budget.usdPerThousandRequests: needs a replica's price per hour: write pricing.lean.usdPerHour",
         ),
         (
             "!has(self.evaluation) || !has(self.evaluation.gates) || self.evaluation.gates.size() == 0 || "
@@ -221,8 +233,16 @@ RULES: dict[str, list[Rule]] = {
     ],
     "spec.lean.search": [
         (
-            "has(self.budget.bytes) || has(self.budget.sizeRatio)",
-            'budget: write bytes, such as 90Mi, or sizeRatio, such as "0.6"',
+            " || ".join(f"has(self.budget.{name})" for name in ("bytes", "sizeRatio", *_TIMED, "device")),
+            'budget: write bytes, such as 90Mi, or sizeRatio, such as "0.6", latency, usdPerThousandRequests or device',
+        ),
+        (
+            "!has(self.budget.latency) || duration(self.budget.latency) > duration('0s')",
+            "budget.latency: write above 0, such as 20ms",
+        ),
+        (
+            "!has(self.budget.usdPerThousandRequests) || double(self.budget.usdPerThousandRequests) > 0.0",
+            'budget.usdPerThousandRequests: write above 0, such as "0.002"',
         ),
         (
             "!has(self.budget.sizeRatio) || (double(self.budget.sizeRatio) > 0.0 && double(self.budget.sizeRatio) < 1.0)",

@@ -96,7 +96,7 @@ def _issue(detail: ErrorDetails) -> Issue:
     return Issue(path, f"found {value!r}"[:200], detail["msg"])
 
 
-_EXAMPLES = (("(m|k|M|G", '"500m", "2" or "4Gi"'), ("0-9]+h", '"30s", "10m" or "1h30m"'), ("1(", '"0.95" (from 0 to 1)'),
+_EXAMPLES = (("(ms|s)", '"20ms" or "1.5s"'), ("(m|k|M|G", '"500m", "2" or "4Gi"'), ("0-9]+h", '"30s", "10m" or "1h30m"'), ("1(", '"0.95" (from 0 to 1)'),
              ("sha256", '"sha256:" and 64 hex digits'), ("[eE]", '"0.0001" or "1e-4"'), ("a-z0-9", "'spam-filter' (lower case, digits, dashes)"))  # fmt: skip
 
 

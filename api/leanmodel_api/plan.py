@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Digest, Part
+from .base import DecimalString, Digest, Part
 from .classification import Task
 from .datasets import DataSet
 from .evaluation import Evaluation, Routing
 from .search import Search, SearchFound
-from .serving import Price
+from .serving import Dtype, Price
 from .sources import Source
 from .steps import Finetune, Step
 from .teacher import TeacherAccess
@@ -23,6 +23,17 @@ class JobLimits(Part):
 
     memory_bytes: int = Field(description="Memory limit; estimates are held against it before any work.")
     threads: int = Field(1, ge=1, description="Threads of computation.")
+
+
+class ReplicaPlan(Part):
+    """How the lean model will be served, as far as a search's budget asks: what is found depends on it."""
+
+    threads: int | None = Field(
+        None, ge=1, description="Threads of the engine; for budgets of time or money."
+    )
+    usd_per_hour: DecimalString | None = Field(None, description="Its price; for a budget of money.")
+    kv_cache_bytes: int | None = Field(None, description="Key-value cache; for a device.")
+    dtype: Dtype | None = Field(None, description="Precision of computation; for a device.")
 
 
 class CompressPlan(Part):
@@ -42,6 +53,9 @@ class CompressPlan(Part):
     finetune: Finetune | None = Field(None, description="Adaptation of the large model.")
     steps: list[Step] = Field(default_factory=list, description="Steps in order.")
     search: Search | None = Field(None, description="What to look for where the steps are not given.")
+    replica: ReplicaPlan | None = Field(
+        None, description="How what is found will be served; none where no budget asks."
+    )
     data_sets: list[DataSet] = Field(default_factory=list, description="Data sets that the steps name.")
     proof_data_set: str | None = Field(
         None,

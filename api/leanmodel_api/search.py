@@ -6,9 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import DecimalString, Fraction, Name, Part, Quantity
+from .base import DecimalString, Fraction, Latency, Name, Part, Quantity
 from .figure import Estimate
 from .steps import Step, TrainingFields
+
+
+class SearchDevice(Part):
+    """A machine without GPU on which one replica of the lean model must fit."""
+
+    memory: Quantity = Field(
+        description="Memory for one replica, such as 4Gi: the engine itself, spec.serving.lean.kvCache (task text-generation), the weights as the engine holds them and what it computes with. Router, Ray's own processes and the system come on top."
+    )
 
 
 class SearchBudget(Part):
@@ -18,8 +26,16 @@ class SearchBudget(Part):
     size_ratio: Fraction | None = Field(
         None, description='Weights as a share of the large model\'s, as stored for serving, such as "0.6".'
     )
+    latency: Latency | None = Field(
+        None,
+        description="Time of one request, asked alone, at the 95th percentile, such as 20ms. Measured on the validation part's texts in the engine, from the text to its logits, without HTTP. Task text-classification.",
+    )
     usd_per_thousand_requests: DecimalString | None = Field(
-        None, description="US dollars per 1,000 requests. Reserved: not supported yet."
+        None,
+        description="US dollars per 1,000 requests: spec.pricing.lean.usdPerHour by the requests per second of full batches, measured as latency is. Task text-classification.",
+    )
+    device: SearchDevice | None = Field(
+        None, description="A machine without GPU on which one replica must fit, decided before any work."
     )
 
 
@@ -53,7 +69,7 @@ class Search(Part):
     )
 
 
-Outcome = Literal["Chosen", "Passed", "Failed", "Stopped", "Dearer", "Broken"]
+Outcome = Literal["Chosen", "Passed", "Failed", "Stopped", "Dearer", "OverBudget", "Broken"]
 
 
 class Tried(Part):
@@ -65,15 +81,26 @@ class Tried(Part):
     bytes: int | None = Field(None, description="Bytes as stored for serving; none where it was not made.")
     rung: int = Field(0, description="Rungs that it was measured on: 0 is none.")
     trained: str = Field("", description="Share of the training at the last of them, such as 1/16.")
+    latency_ms: Estimate | None = Field(
+        None,
+        description="Milliseconds of one request alone, 95th percentile; none where nothing asks for it.",
+    )
+    requests_per_second: Estimate | None = Field(None, description="With full batches; none as above.")
+    usd_per_thousand_requests: Estimate | None = Field(
+        None, description="By the price per hour; none without one."
+    )
+    memory_bytes: int | None = Field(
+        None, description="What a replica takes, as estimated; none where the budget names no device."
+    )
     quality: Estimate | None = Field(None, description="On the validation part, at the last of them.")
     retained: Estimate | None = Field(None, description="By the large model's.")
     seconds: float = Field(
         0, description="What its steps took, on all rungs; one that several share counts for the first."
     )
     outcome: Outcome = Field(
-        description="Chosen; Passed, but another is cheaper; Failed when trained to the end; Stopped before; Dearer than one that passes; Broken by an error."
+        description="Chosen; Passed, but another is cheaper; Failed when trained to the end; Stopped before; Dearer than one that passes; OverBudget as made or measured; Broken by an error."
     )
-    note: str = Field("", description="Why it broke.")
+    note: str = Field("", description="Why it broke, or what is above the budget.")
 
 
 class StepEffect(Part):
@@ -110,14 +137,19 @@ class SearchFound(Part):
     data_set: str
     metric: str = Field(description="BalancedAccuracy or TokenAccuracy.")
     rows: int = Field(description="Rows of the validation part.")
-    budget_bytes: int
+    budget: SearchBudget = Field(default_factory=SearchBudget, description="As the manifest has it.")
+    budget_bytes: int = Field(description="Bytes at most; the large model's where the budget names none.")
+    threads: int | None = Field(
+        None, description="Threads that requests were measured with; none where nothing asks for it."
+    )
+    served_threads: int | None = Field(None, description="Threads that a replica will have.")
     retain: float
     use: Literal["Estimate", "Bound"]
     large_bytes: int
     large: Estimate = Field(description="The large model's quality.")
     chosen: str = Field("", description="Name of the candidate.")
     proposed: int = Field(description="Recipes that the model's shape allows.")
-    over_budget: int = Field(description="Of them, those above the budget by their estimate.")
+    over_budget: int = Field(description="Of them, those above the budget by their estimates.")
     frontier: list[Tried] = Field(description="Candidates from the fewest bytes to the most.")
     sensitivity: Sensitivity = Field(default_factory=Sensitivity)
     seconds: float = Field(0, description="Wall time of the search in this run.")

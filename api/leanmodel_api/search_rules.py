@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .base import number, quantity
+from .base import number
 from .datasets import DataSet
 from .errors import Issue
 from .resource import Spec
 from .search import Search
+from .search_budget import budget_issues
 
 FIELD = "spec.lean.search"
 
@@ -21,7 +22,7 @@ def search_issues(spec: Spec) -> Iterable[Issue]:
     if spec.task == "text-embedding":
         yield Issue(FIELD, f"found a search with task {spec.task}: not supported yet", "write lean.steps")
         return
-    yield from _budget(search)
+    yield from budget_issues(spec, search.budget)
     if not number(search.promise.retain) > 0:
         yield Issue(
             f"{FIELD}.promise.retain",
@@ -30,21 +31,6 @@ def search_issues(spec: Spec) -> Iterable[Issue]:
         )
     yield from _data(spec, search)
     yield from _gates(spec, search)
-
-
-def _budget(search: Search) -> Iterable[Issue]:
-    budget, field = search.budget, f"{FIELD}.budget"
-    if budget.usd_per_thousand_requests is not None:
-        found = f"found {budget.usd_per_thousand_requests}: not supported yet, a compress Job asks no engine for its speed"
-        yield Issue(
-            f"{field}.usdPerThousandRequests", found, "write bytes or sizeRatio, and a gate on Saving"
-        )
-    if budget.bytes is None and budget.size_ratio is None:
-        yield Issue(field, "has neither bytes nor sizeRatio", 'write one of them, such as sizeRatio: "0.6"')
-    if budget.bytes is not None and quantity(budget.bytes) < 1:
-        yield Issue(f"{field}.bytes", f"found {budget.bytes}", "write a size, such as 90Mi")
-    if budget.size_ratio is not None and not 0 < number(budget.size_ratio) < 1:
-        yield Issue(f"{field}.sizeRatio", f"found {budget.size_ratio}", "write a share between 0 and 1")
 
 
 def promised_on(spec: Spec, search: Search) -> DataSet | None:

@@ -43,6 +43,12 @@ GOOD: dict[str, Any] = {
     },
 }
 STEPS = "spec.lean.steps"
+
+
+def searched(**budget: Any) -> dict[str, Any]:
+    return {"search": {"budget": budget}}
+
+
 CASES: list[tuple[str, str, Any, str]] = [
     # path, value, field of the message, its words
     ("dataSets.0.prompt", {"user": "{msg}"}, "spec.dataSets[0].prompt.user", "write prompt.text: '{msg}'"),
@@ -70,6 +76,12 @@ CASES: list[tuple[str, str, Any, str]] = [
     ("large.finetune", {"trainLayers": 2}, "spec.large.finetune.trainLayers", "remove it"),
     ("serving.large.engine", "vLLM", "spec.serving.large.engine", "SqueezeBERT); write ONNXRuntime"),
     ("serving", {}, "spec.serving.lean.engine", "write ONNXRuntime"),
+    ("lean", searched(), "spec.lean.search.budget", "has none of bytes, sizeRatio, latency, usdPerThousandRequests, device"),
+    ("lean", searched(latency="0ms"), "spec.lean.search.budget.latency", "write a time above 0, such as 20ms"),
+    ("lean", searched(latency="20m"), "spec.lean.search.budget.latency", 'such as "20ms" or "1.5s"'),
+    ("lean", searched(usdPerThousandRequests="0"), "spec.lean.search.budget.usdPerThousandRequests", "write dollars above 0"),
+    ("lean", searched(usdPerThousandRequests="0.01"), "spec.pricing", "price per hour; write spec.pricing.lean.usdPerHour"),
+    ("lean", searched(device={"memory": "100Mi"}), "spec.lean.search.budget.device.memory", "ONNXRuntime alone takes about 135.0 MB; write more"),
     ("serving.lean.dtype", "BFloat16", "spec.serving.lean.dtype", "write Float32"),
 ]  # fmt: skip
 
@@ -82,6 +94,38 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         place = place[part]
     place[last] = value
     return document
+
+
+TOKENS = {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"pricing": {"large": TOKENS, "lean": TOKENS}}, "spec.lean.search.budget.usdPerThousandRequests", "costs the same; write spec.pricing.lean.usdPerHour, or a gate on Saving"),
+        ({"pricing": {"large": {"usdPerHour": "1"}, "lean": {"usdPerHour": "0"}}}, "spec.lean.search.budget.usdPerThousandRequests", "all cost nothing"),
+        ({"cpu": "500m"}, "spec.serving.lean.resources.cpu", "found 500m, and spec.lean.search.budget.latency is measured with whole cores; write 1 or more"),
+    ],
+)  # fmt: skip
+def test_a_price_and_cores_that_no_speed_can_be_priced_by(changes: Any, field: str, words: str) -> None:
+    dollars = {} if "cpu" in changes else {"usdPerThousandRequests": "0.01"}
+    document = changed("lean", searched(latency="20ms", **dollars))
+    document["spec"]["pricing"] = changes.get("pricing")
+    document["spec"]["serving"]["lean"]["resources"] = {"cpu": changes.get("cpu", "1")}
+    with pytest.raises(ManifestError) as caught:
+        load(
+            {**document, "spec": {key: value for key, value in document["spec"].items() if value is not None}}
+        )
+    assert words in next(str(issue) for issue in caught.value.issues if issue.field == field)
+
+
+def test_a_budget_of_time_money_and_memory_is_taken() -> None:
+    budget = {"latency": "2.5ms", "usdPerThousandRequests": "0.001", "device": {"memory": "1Gi"}}
+    document = changed("lean", searched(**budget))
+    document["spec"]["pricing"] = {"large": {"usdPerHour": "0.1"}, "lean": {"usdPerHour": "0.1"}}
+    for place in ("Machine", "Cluster"):
+        lean = load(document, place).spec.lean  # type: ignore[arg-type]
+        assert lean is not None and lean.search is not None and lean.search.budget.latency == "2.5ms"
 
 
 def test_a_classifier_is_taken() -> None:
