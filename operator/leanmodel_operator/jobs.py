@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leanmodel_api.base import quantity
 from leanmodel_api.classification import task_of
-from leanmodel_api.plan import CompressPlan, CompressResult, JobLimits, ProvePlan, RevisionRef
+from leanmodel_api.plan import CompressPlan, CompressResult, JobLimits, ProvePlan, ReplicaPlan, RevisionRef
 from leanmodel_api.resource import LeanModel
 from leanmodel_api.rules import evaluation_data
 from leanmodel_api.teacher_rules import access_of
@@ -43,12 +43,34 @@ def lean_plan(
     teacher = large.artifact if large is not None and (lean.source is None or lean.steps) else None
     return CompressPlan(
         name=model.metadata.name, role="Lean", task=task_of(model.spec), source=lean.source, steps=lean.steps or [],
-        search=lean.search,
+        search=lean.search, replica=replica_plan(model),
         base=base, teacher=teacher,
         data_sets=model.spec.data_sets, proof_data_set=_proof(model), max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
         external_teacher=access_of(model.spec, lean.steps or []),
     )  # fmt: skip
+
+
+def replica_plan(model: LeanModel) -> ReplicaPlan | None:
+    """Return how the lean model will be served, as far as its search's budget asks; None where it asks nothing.
+
+    What it does not ask stands in no plan: another price must not make a search by bytes begin anew.
+    """
+    search = model.spec.lean.search if model.spec.lean is not None else None
+    if search is None:
+        return None
+    lean, budget = model.spec.serving.lean, search.budget
+    dollars, device = budget.usd_per_thousand_requests is not None, budget.device is not None
+    timed = dollars or budget.latency is not None
+    if not timed and not device:
+        return None
+    return ReplicaPlan(
+        # As engines are started: a thread for each whole core.
+        threads=max(1, int(quantity(lean.resources.cpu))) if timed else None,
+        usd_per_hour=model.spec.pricing.lean.usd_per_hour if dollars and model.spec.pricing else None,
+        kv_cache_bytes=int(quantity(lean.kv_cache)) if device else None,
+        dtype=lean.dtype if device else None,
+    )
 
 
 def _proof(model: LeanModel) -> str | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pytest
 
 from leanmodel_api.manifest import load
 from leanmodel_api.plan import CompressResult
+from leanmodel_api.search import SearchBudget
 from leanmodel_operator.jobs import large_plan, lean_plan
 
 
@@ -50,6 +54,36 @@ def test_a_search_stands_in_the_lean_plan_in_place_of_steps() -> None:
     assert later.base == later.teacher == made().artifact
     stepped = lean_plan(model(), made(), 2, ".")
     assert stepped is not None and stepped.search is None and "search" not in stepped.to_json()
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        ({"sizeRatio": "0.6"}, None),
+        ({"latency": "20ms"}, {"threads": 2}),
+        ({"usdPerThousandRequests": "0.01"}, {"threads": 2, "usdPerHour": "0.4"}),
+        ({"device": {"memory": "4Gi"}}, {"kvCacheBytes": 2**28, "dtype": "Auto"}),
+    ],
+)
+def test_a_search_is_told_of_the_replica_what_its_budget_asks_and_no_more(budget: Any, told: Any) -> None:
+    # As it is once the manifest's rules took it: threads are those that the engine will be started with.
+    serving = {"lean": {"resources": {"cpu": "2500m"}, "kvCache": "256Mi"}}
+    pricing = {"large": {"usdPerHour": "0.8"}, "lean": {"usdPerHour": "0.4"}}
+    asks = {
+        "search": {
+            "budget": {"sizeRatio": "0.6"},
+            "training": {"dataSet": "mine"},
+            "promise": {"dataSet": "mine"},
+        }
+    }
+    found = model(lean=asks, serving=serving, pricing=pricing)
+    search = found.spec.lean.search.model_copy(update={"budget": SearchBudget.model_validate(budget)})
+    lean = found.spec.lean.model_copy(update={"search": search})
+    found = found.model_copy(update={"spec": found.spec.model_copy(update={"lean": lean})})
+    plan = lean_plan(found, made(), 1, ".")
+    assert plan is not None
+    assert (plan.replica and json.loads(plan.replica.to_json())) == told
+    assert ("replica" in json.loads(plan.to_json())) == (told is not None)
 
 
 def test_a_model_that_is_brought_along_is_taught_by_the_large_one_where_steps_work_on_it() -> None:
