@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import shutil
 import time
 from dataclasses import dataclass
@@ -74,6 +75,15 @@ def _stat(path: Path, key: str) -> int:
             if name == key:
                 return int(value)
     return 0
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what the processor calls itself, or its architecture where it has no name: times are of that kind alone."""
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def probe_gflops(hidden: int, inner: int, seconds: float = 0.3) -> float:

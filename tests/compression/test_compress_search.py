@@ -12,9 +12,10 @@ from conftest import data_set, make_model, plan_of, run_plan
 from encoder_making import TASK, large_plan, make_encoder, texts_set
 
 from leanmodel_api.errors import InputError, ManifestError
-from leanmodel_api.plan import CompressPlan, CompressResult
+from leanmodel_api.plan import CompressPlan, CompressResult, ReplicaPlan
 from leanmodel_api.search import SearchFound
 from leanmodel_compression.estimate import estimate
+from leanmodel_compression.search import measure, speed
 from leanmodel_store import datasets
 from leanmodel_store.artifacts import Store
 
@@ -130,6 +131,75 @@ def test_none_that_passes_is_an_error_with_the_nearest(
     with pytest.raises(InputError, match=r"spec\.lean\.search: none of 2 candidates .* keeps 1 of .*; the nearest, ") as told:  # fmt: skip
         run_plan(hard, store)
     assert "raise the budget, lower promise.retain" in str(told.value)
+
+
+def timed(large: CompressResult, data_file: Path, latency: str, **search: Any) -> CompressPlan:
+    """A search by the time of a request, and by its price, on a replica that will have more cores than the Job."""
+    budget = {**ROOMY, "latency": latency, "usdPerThousandRequests": "1", "device": {"memory": "2Gi"}}
+    plan = classify(large, data_file, **{"budget": budget, "maxCandidates": 3, **search})
+    replica = ReplicaPlan(threads=64, usd_per_hour="0.1", kv_cache_bytes=0, dtype="Auto")
+    return plan.model_copy(update={"replica": replica})
+
+
+def test_every_candidate_is_timed_in_its_engine_and_the_same_is_found_again(
+    classifier: tuple[Store, CompressResult], data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, large = classifier
+    plan = timed(large, data_file, "60s")
+    made = run_plan(plan, store)
+    seen = found(made)
+    settled(seen, made)
+    assert (seen.threads, seen.served_threads) == (plan.limits.threads, 64)
+    measured = [one for one in seen.frontier if one.rung]
+    assert measured and seen.budget.latency == "60s"
+    for one in measured:
+        assert one.latency_ms is not None and one.requests_per_second is not None
+        assert 0 < one.latency_ms.low <= one.latency_ms.value <= one.latency_ms.high < 60_000
+        assert one.latency_ms.n == 48 and one.requests_per_second.low > 0
+        assert one.usd_per_thousand_requests is not None and 0 < one.usd_per_thousand_requests.value <= 1
+        assert one.memory_bytes is not None and one.memory_bytes <= 2 * 2**30
+    # A killed search that goes on, or a second one, decides by what was measured and not by another day's load.
+    monkeypatch.setattr(speed, "measure", refused)
+    assert found(run_plan(plan, store)).frontier == seen.frontier
+
+
+def refused(*_: object) -> str:
+    raise AssertionError("this was measured before")
+
+
+def test_what_is_too_slow_is_neither_judged_nor_trained_further(
+    classifier: tuple[Store, CompressResult], data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, large = classifier
+    judged: list[Path] = []
+    ask = measure.classifier
+    monkeypatch.setattr(
+        measure, "classifier", lambda folder, *more: judged.append(folder) or ask(folder, *more)
+    )
+    # A thousandth of a millisecond is less than any session takes; the large model's own quality is asked all the same.
+    plan = timed(large, data_file, "0.001ms", promise={"retain": "0.91"}, maxCandidates=4)
+    with pytest.raises(
+        InputError, match=r"spec\.lean\.search\.budget: none of 4 candidates .*: 4 are above it as measured"
+    ) as told:
+        run_plan(plan, store)
+    assert " ms a request at the 95th percentile, above the budget of 0.001 ms" in str(told.value)
+    assert "the nearest, " in str(told.value)
+    assert all(folder == store.open(large.artifact).path for folder in judged)
+
+
+def test_a_device_that_nothing_fits_is_refused_before_the_large_model_is_made(
+    encoder: Path, data_file: Path, store: Store
+) -> None:
+    first = large_plan(encoder, data_file, dataSets=[texts_set(data_file, **SPLIT)])
+    plan = classify(None, data_file, budget={"device": {"memory": "136M"}})
+    plan = plan.model_copy(update={"replica": ReplicaPlan(kv_cache_bytes=0, dtype="Auto")})
+    with pytest.raises(
+        ManifestError, match=r"spec\.lean\.search\.budget\.device\.memory: 136\.0 MB, and a replica"
+    ):
+        run_plan(first, store, [plan])
+    assert not list((store.root / "scratch").iterdir())
+    with pytest.raises(ManifestError, match=r"budget\.device\.memory: 136\.0 MB"):
+        estimate([first, plan], store)
 
 
 @pytest.mark.long

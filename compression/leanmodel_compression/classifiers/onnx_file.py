@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,12 @@ def parameters(path: Path) -> int:
     return sum(math.prod(tensor.dims) for tensor in found.graph.initializer if len(tensor.dims) > 1)
 
 
-def session(path: Path) -> Any:
+def session(path: Path, served_threads: int | None = None) -> Any:
     """Return an ONNX Runtime session on the processor, with as many threads as the Job has.
+
+    Args:
+        path: of the file.
+        served_threads: so many threads instead, and all else as the serving engine sets it.
 
     Raises:
         RuntimeError: ONNX Runtime does not load the file.
@@ -108,7 +113,9 @@ def session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+    options.intra_op_num_threads = served_threads or int(os.environ.get("OMP_NUM_THREADS") or 1)
+    if served_threads is not None:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -120,3 +127,21 @@ def logits(session: Any, ids: Any, mask: Any) -> Any:
 
     found = session.run(None, {INPUTS[0]: ids.numpy(), INPUTS[1]: mask.numpy()})[0]
     return torch.from_numpy(found)
+
+
+def run(session: Any, texts: Sequence[Sequence[int]], pad: int) -> Any:
+    """Return the one output (texts × labels; numpy) for texts of any lengths, padded as the serving engine does.
+
+    Args:
+        session: of a file.
+        texts: the tokens of each.
+        pad: the padding's number.
+    """
+    import numpy as np
+
+    ids = np.full((len(texts), max(map(len, texts))), pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for line, text in enumerate(texts):
+        ids[line, : len(text)] = text
+        mask[line, : len(text)] = 1
+    return session.run(None, {INPUTS[0]: ids, INPUTS[1]: mask})[0]

@@ -23,6 +23,7 @@ from ..classifiers.shapes import EncoderShape
 from ..shapes import ModelShape
 from ..steps.protocol import Task
 from ..steps.quantize import stored_bytes
+from .footprint import Device
 
 SHARES = (5 / 6, 2 / 3, 1 / 2, 5 / 12, 1 / 3, 1 / 4, 1 / 5, 1 / 7, 1 / 10)
 """Of the layers: what stays."""
@@ -48,6 +49,7 @@ class Candidate:
         steps: trained to the end.
         bytes: as estimated, stored for serving.
         trains: whether a rung changes it; a recipe without training is whole from the first rung on.
+        memory: of a replica in bytes, as estimated; None where no device is named.
         body: parameters outside of the token table, those of 4 bits at a discount: what it keeps of the model, about.
     """
 
@@ -56,6 +58,7 @@ class Candidate:
     bytes: int
     trains: bool
     body: float = 0.0
+    memory: int | None = None
 
     def at(self, share: float) -> list[Step]:
         """Return the steps with a share of the training."""
@@ -71,17 +74,21 @@ class Proposal:
         considered: recipes that the model's shape allows.
         over: of them, those above the budget.
         smallest: bytes of the smallest recipe of all; None where there is none.
+        least: memory of the replica that takes least; None where no device is named.
+        device: memory that a replica may take; None likewise.
     """
 
     candidates: tuple[Candidate, ...]
     considered: int
     over: int
     smallest: int | None
+    least: int | None = None
+    device: int | None = None
 
 
 def propose(
-    shape: ModelShape, search: Search, budget: int, limit: int, chain: Chain, classifier: bool
-) -> Proposal:
+    shape: ModelShape, search: Search, budget: int, limit: int, chain: Chain, classifier: bool, device: Device | None = None,
+) -> Proposal:  # fmt: skip
     """Return the recipes within the budget, at most ``maxCandidates``, spread over their bytes.
 
     Args:
@@ -91,21 +98,28 @@ def propose(
         limit: memory of the Job in bytes.
         chain: tells what each step would see.
         classifier: whether the task is text-classification, else text-generation.
+        device: where a replica must fit; None where it may take any memory.
     """
     found: list[Candidate] = []
     for name, steps in classifiers(shape, search) if classifier else generators(shape, search):
         tasks = chain(steps)
         if checks.task_issues(tasks) or any(item.step.memory(task) > limit for item, task in tasks):
             continue
+        if device is not None and not device.serves(tasks):
+            continue
+        memory = device.replica(tasks) if device is not None else None
         trains = any(isinstance(step, Distill | Heal) for step in steps)
-        found.append(Candidate(name, tuple(steps), served_bytes(tasks), trains, body_of(tasks)))
+        found.append(Candidate(name, tuple(steps), served_bytes(tasks), trains, body_of(tasks), memory))
     found.sort(key=lambda one: (one.bytes, one.name))
-    inside = [one for one in found if one.bytes <= budget]
+    room = device.memory if device is not None else None
+    inside = [one for one in found if one.bytes <= budget and (room is None or (one.memory or 0) <= room)]
     return Proposal(
         candidates=tuple(spread(inside, search.max_candidates)),
         considered=len(found),
         over=len(found) - len(inside),
         smallest=found[0].bytes if found else None,
+        least=min((one.memory for one in found if one.memory is not None), default=None),
+        device=room,
     )
 
 

@@ -29,9 +29,12 @@ SHARES = tuple(REDUCTION ** (rung + 1.0 - RUNGS) for rung in range(RUNGS))
 """Of the training, by rung."""
 PARAMETER = "candidate"
 
-Ask = Callable[[int, int], float]
-"""From (candidate, rung) to the share of the large model's quality that is kept; NaN where it broke."""
-End = Literal["Chosen", "Passed", "Failed", "Stopped", "Dearer", "Broken"]
+Ask = Callable[[int, int], float | Literal["OverBudget"]]
+"""From (candidate, rung) to the share of the large model's quality that is kept; NaN where it broke.
+
+OverBudget where what was made takes more than it may: more training would not change that, so it ends there.
+"""
+End = Literal["Chosen", "Passed", "Failed", "Stopped", "Dearer", "OverBudget", "Broken"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Course:
         chosen: index of the cheapest that passed, None where none did.
         ends: how each candidate ended.
         last: the last rung that each was asked on, -1 for none.
-        nearest: index of the best of those that were asked to the end; None where all broke.
+        nearest: index of the best of those that were judged to the end; None where none was.
     """
 
     chosen: int | None
@@ -135,17 +138,19 @@ class Halving:
     def _cost(self, at: int) -> tuple[int, str]:
         return self.entrants[at].bytes, self.entrants[at].name
 
-    def _measure(self, at: int, rung: int) -> float:
-        """Ask, and settle what is settled by the answer; return what is kept."""
-        kept = self._kept[at] = self.ask(at, rung)
+    def _measure(self, at: int, rung: int) -> None:
+        """Ask, and settle what is settled by the answer."""
+        told = self.ask(at, rung)
         self._last[at] = rung
-        if math.isnan(kept):
+        kept = self._kept[at] = math.nan if told == "OverBudget" else told
+        if told == "OverBudget":
+            self._ends[at] = "OverBudget"
+        elif math.isnan(kept):
             self._ends[at] = "Broken"
         elif rung == RUNGS - 1 or not self.entrants[at].trains:
             self._ends[at] = "Passed" if kept >= self.retain else "Failed"
             if kept >= self.retain and (self._best is None or self._cost(at) < self._cost(self._best)):
                 self._best = at
-        return kept
 
     def _dearer(self, at: int) -> bool:
         """Say whether a candidate could not win any more, and note it."""

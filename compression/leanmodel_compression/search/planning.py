@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from leanmodel_api.base import number, quantity
+from leanmodel_api.base import number, quantity, size
 from leanmodel_api.classification import TASK
 from leanmodel_api.errors import Issue
 from leanmodel_api.plan import CompressPlan
@@ -18,6 +18,7 @@ from ..classifiers.shapes import EncoderShape
 from ..shapes import ModelShape
 from ..steps.protocol import Task
 from .candidates import Candidate, Chain, Proposal, propose
+from .footprint import device_of
 
 FIELD = "spec.lean.search"
 
@@ -54,13 +55,13 @@ def recipe(plan: CompressPlan, steps: Sequence[Step]) -> CompressPlan:
 
 
 def budget_of(search: Search, large: int) -> int:
-    """Return the bytes that a lean model may take at most, of a large one of so many."""
+    """Return the bytes that a lean model may take at most, of a large one of so many: as many where bytes are not bounded."""
     found = []
     if search.budget.bytes is not None:
         found.append(int(quantity(search.budget.bytes)))
     if search.budget.size_ratio is not None:
         found.append(int(number(search.budget.size_ratio) * large))
-    return min(found)
+    return min(found, default=large)
 
 
 def large_bytes(shape: ModelShape) -> int:
@@ -87,7 +88,7 @@ def chain_of(
 def proposal(plan: CompressPlan, shape: ModelShape, budget: int, chain: Chain) -> Proposal:
     """Return the candidates of a plan."""
     limit = plan.limits.memory_bytes
-    return propose(shape, search_of(plan), budget, limit, chain, plan.task == TASK)
+    return propose(shape, search_of(plan), budget, limit, chain, plan.task == TASK, device_of(plan))
 
 
 def issues(found: Proposal, budget: int) -> list[Issue]:
@@ -97,7 +98,15 @@ def issues(found: Proposal, budget: int) -> list[Issue]:
     if found.smallest is None:
         words = "no recipe works on this model within spec.jobs.compress.memory"
         return [Issue(FIELD, words, "raise the memory, or write lean.steps")]
+    if found.device is not None and found.least is not None and found.least > found.device:
+        words = f"{size(found.device)}, and a replica of the smallest of {found.considered} recipes takes about {size(found.least)}"
+        advice = (
+            "raise it, or lower spec.serving.lean.kvCache or maxModelLength, or name a smaller large model"
+        )
+        return [Issue(f"{FIELD}.budget.device.memory", words, advice)]
     words = f"{size(budget)}, and the smallest of {found.considered} recipes has about {size(found.smallest)}"
+    if found.device is not None and found.smallest <= budget:
+        words = f"no one of {found.considered} recipes keeps both {size(budget)} of bytes and {size(found.device)} of memory"
     return [Issue(f"{FIELD}.budget", words, "raise it, or name a smaller large model")]
 
 
@@ -112,8 +121,3 @@ def early_issues(
 def seconds(candidate: Candidate, share: float, chain: Chain, gflops: float) -> float:
     """Return how long a candidate takes with a share of its training, none of it found in the store."""
     return sum(schedule.seconds(item.step.work(task), gflops) for item, task in chain(candidate.at(share)))
-
-
-def size(count: int) -> str:
-    """Return bytes in words: MB, and kB where there are few."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

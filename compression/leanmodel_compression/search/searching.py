@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from leanmodel_api.errors import InputError, Issue, ManifestError, RefusedError
-from leanmodel_api.figure import Estimate
 from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.progress import ProgressLine
-from leanmodel_api.search import Outcome, SearchFound, Sensitivity, Tried
+from leanmodel_api.search import SearchFound, Sensitivity
 from leanmodel_store import datasets
 from leanmodel_store.artifacts import Entry, Store
 
@@ -26,11 +26,14 @@ from ..classifiers.shapes import any_shape
 from ..held_back import held_back
 from ..keys import step_key, versions
 from ..progress import Reporter
-from . import measure, planning, sensitivity
+from . import measure, planning, sensitivity, speed
+from .budgets import budgets_of
 from .candidates import Candidate, Chain
-from .halving import RUNGS, SHARES, Course, Entrant, Halving
+from .halving import RUNGS, SHARES, Entrant, Halving
 from .measure import Judged
 from .planning import FIELD, RowsOf
+from .speed import Speed
+from .telling import Seen, none_passes, tried
 
 RunRecipe = Callable[[CompressPlan, Reporter], CompressResult]
 """Makes one candidate: a Job of its own within this one."""
@@ -55,20 +58,16 @@ class Searching:
     run_recipe: RunRecipe
     rows_of: RowsOf
     parts: datasets.Parts
-    _made: dict[int, CompressResult] = field(default_factory=dict)
-    _kept: dict[int, tuple[Estimate, Estimate]] = field(default_factory=dict)
-    _seconds: dict[int, float] = field(default_factory=dict)
-    _notes: dict[int, str] = field(default_factory=dict)
+    _seen: defaultdict[int, Seen] = field(default_factory=lambda: defaultdict(Seen))
     _counted: set[str] = field(default_factory=set)
     _runs: int = 0
-    _budget: int = 0
 
     def run(self) -> CompressResult:
         """Find the lean model.
 
         Raises:
             ManifestError: nothing fits the budget, or data sets overlap with what the proof holds back.
-            InputError: no candidate keeps the promise.
+            InputError: no candidate keeps the promise within the budget.
             RefusedError: too little memory or disk.
         """
         started = time.monotonic()
@@ -80,7 +79,8 @@ class Searching:
         if found := checks.model_issues(shape, self.plan):
             raise ManifestError(found)
         kind = hf.tokenizer_kind(large.path)
-        budget = self._budget = planning.budget_of(search, hf.stored_bytes(large.path))
+        budget = planning.budget_of(search, hf.stored_bytes(large.path))
+        self._budgets = budgets_of(self.plan, budget)
         self._chain: Chain = planning.chain_of(self.plan, shape, self.rows_of, kind, self._choices)
         self._proposal = planning.proposal(self.plan, shape, budget, self._chain)
         if found := planning.issues(self._proposal, budget):
@@ -98,8 +98,11 @@ class Searching:
             retain, budget, self._ask, self._planned,
         ).run()  # fmt: skip
         if course.chosen is None:
-            raise InputError(self._none_passes(course, retain, budget))
-        winner = self._made[course.chosen]
+            raise InputError(
+                none_passes(self._candidates, self._seen, course, self._large, retain, self._budgets)
+            )
+        winner = self._seen[course.chosen].made
+        assert winner is not None
         self._end_plan()
         effects = self._sensitivity(winner, self._candidates[course.chosen], large)
         self.reporter.end("finished")
@@ -115,7 +118,10 @@ class Searching:
                 data_set=self._set_name,
                 metric="BalancedAccuracy" if self._choices else "TokenAccuracy",
                 rows=self._large.n,
+                budget=search.budget,
                 budget_bytes=budget,
+                threads=self._budgets.threads,
+                served_threads=self._budgets.served_threads,
                 retain=retain,
                 use=search.promise.use,
                 large_bytes=hf.stored_bytes(large.path),
@@ -123,7 +129,10 @@ class Searching:
                 chosen=self._candidates[course.chosen].name,
                 proposed=self._proposal.considered,
                 over_budget=self._proposal.over,
-                frontier=[self._tried(at, course) for at in range(len(self._candidates))],
+                frontier=[
+                    tried(one, self._seen[at], course, at, self._budgets)
+                    for at, one in enumerate(self._candidates)
+                ],
                 sensitivity=effects,
                 seconds=round(time.monotonic() - started, 3),
             ),
@@ -145,9 +154,9 @@ class Searching:
 
     # ------------------------------------------------------------------------------- measuring
 
-    def _ask(self, at: int, rung: int) -> float:
+    def _ask(self, at: int, rung: int) -> float | Literal["OverBudget"]:
         """Make a candidate with a rung's share of its training, and return what it keeps of the large model's quality."""
-        candidate = self._candidates[at]
+        candidate, seen = self._candidates[at], self._seen[at]
         self.reporter.start(self._runs, candidate.name)
         try:
             made = self.run_recipe(
@@ -157,21 +166,33 @@ class Searching:
             raise
         except InputError as error:
             # One recipe that breaks, by a loss that is no number for example, says nothing about the others.
-            self._notes[at] = str(error)
+            seen.note = str(error)
             self._ended()
             return math.nan
-        self._made[at] = made
-        self._seconds[at] = self._seconds.get(at, 0.0) + self._fresh_seconds(made)
-        quality = measure.quality(self._judged(self.store.open(made.artifact)))
-        kept = measure.retained(quality, self._large)
-        self._kept[at] = (quality, kept)
+        seen.made, entry = made, self.store.open(made.artifact)
+        seen.seconds += self._fresh_seconds(made)
+        seen.note = self._budgets.bytes_note(made.bytes)
+        if not seen.note and self._budgets.threads is not None:
+            # No rung makes it faster or slower, so the first one's figure holds for all.
+            seen.speed = seen.speed or self._speed(entry, self._budgets.threads)
+            seen.note = self._budgets.speed_note(seen.speed)
+        if seen.note:
+            self._ended()
+            return "OverBudget"
+        seen.quality = measure.quality(self._judged(entry))
+        seen.kept = measure.retained(seen.quality, self._large)
         self._ended()
-        if made.bytes > self._budget:
-            self._notes[at] = (
-                f"{planning.size(made.bytes)} as stored, above the budget of {planning.size(self._budget)}"
-            )
-            return math.nan
-        return kept.low if planning.search_of(self.plan).promise.use == "Bound" else kept.value
+        return seen.kept.low if planning.search_of(self.plan).promise.use == "Bound" else seen.kept.value
+
+    def _speed(self, entry: Entry, threads: int) -> Speed:
+        """Return how fast a model answers on this kind of processor, found in the store or measured."""
+        length = self.plan.max_model_length
+        settings = {"length": length, "threads": threads, "processor": machine.processor()}
+        text = self._noted(
+            "Speed", speed.VERSION, settings, entry,
+            lambda: speed.measure(entry.path, self.parts.validation, length, threads),
+        )  # fmt: skip
+        return Speed.from_json(text)
 
     def _judged(self, entry: Entry) -> Judged:
         """Return a model's answers to the validation part, found in the store or asked for."""
@@ -252,41 +273,3 @@ class Searching:
         fresh = [step for step in made.steps if step.key not in self._counted]
         self._counted |= {step.key for step in fresh}
         return sum(step.seconds for step in fresh)
-
-    def _tried(self, at: int, course: Course) -> Tried:
-        candidate, rung = self._candidates[at], course.last[at]
-        quality, kept = self._kept.get(at, (None, None))
-        made = self._made.get(at)
-        share = SHARES[rung] if candidate.trains and rung >= 0 else 1.0
-        outcome: Outcome = course.ends[at]
-        return Tried(
-            name=candidate.name,
-            steps=list(candidate.steps),
-            estimated_bytes=candidate.bytes,
-            bytes=made.bytes if made is not None else None,
-            rung=rung + 1,
-            trained=str(Fraction(share)) if rung >= 0 else "",
-            quality=quality,
-            retained=kept,
-            seconds=round(self._seconds.get(at, 0.0), 3),
-            outcome=outcome,
-            note=self._notes.get(at, ""),
-        )
-
-    def _none_passes(self, course: Course, retain: float, budget: int) -> Issue:
-        """Return that no candidate keeps the promise, with the nearest."""
-        many = f"none of {len(self._candidates)} candidates within {planning.size(budget)} keeps {retain:g}"
-        if course.nearest is None:
-            why = next(iter(self._notes.values()), "")
-            return Issue(
-                FIELD, f"{many}: all broke, the first with: {why}", "change training, or write lean.steps"
-            )
-        kept, made = self._kept[course.nearest][1], self._made[course.nearest]
-        words = (
-            f"{many} of the large model's quality ({self._large.value:.4f} on {self._large.n} validation rows); the nearest, "
-            f"{self._candidates[course.nearest].name}, keeps {kept.value:.4f} ({kept.low:.4f} to {kept.high:.4f}) with "
-            f"{planning.size(made.bytes)}"
-        )
-        return Issue(
-            FIELD, words, "raise the budget, lower promise.retain, or train longer (training.epochs)"
-        )

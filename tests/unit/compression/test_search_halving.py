@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +21,14 @@ def entrants(*sizes: int, trains: bool = True) -> list[Entrant]:
 
 
 def walk(
-    who: list[Entrant], kept: list[list[float]], retain: float = RETAIN
+    who: list[Entrant], kept: list[list[float]], retain: float = RETAIN, slow: frozenset[int] = frozenset()
 ) -> tuple[Course, Counter[tuple[int, int]]]:
     asked: Counter[tuple[int, int]] = Counter()
 
-    def ask(at: int, rung: int) -> float:
+    def ask(at: int, rung: int) -> float | Literal["OverBudget"]:
         asked[at, rung] += 1
+        if at in slow:
+            return "OverBudget"
         return kept[at][rung if who[at].trains else 0]
 
     return Halving(who, retain, BUDGET, ask).run(), asked
@@ -71,6 +74,25 @@ def test_what_is_chosen_passes_and_nothing_cheaper_was_seen_to(
         assert end != "Dearer" or (course.chosen is not None and who[at].bytes >= who[course.chosen].bytes)
         rungs = sorted(rung for asked_at, rung in asked if asked_at == at)
         assert course.last[at] == max(rungs, default=-1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SOME, st.sets(st.integers(0, 19)))
+def test_what_is_above_the_budget_is_asked_once_and_never_chosen(
+    some: list[tuple[int, bool, list[float]]], slow: set[int]
+) -> None:
+    who = [Entrant(f"candidate-{at}", size, trains) for at, (size, trains, _) in enumerate(some)]
+    course, asked = walk(who, [values for *_, values in some], slow=frozenset(slow))
+    for at, end in enumerate(course.ends):
+        rungs = [rung for asked_at, rung in asked if asked_at == at]
+        assert (end == "OverBudget") == (at in slow and bool(rungs))
+        assert at not in slow or rungs in ([], [0])
+    assert course.chosen not in slow and course.nearest not in slow
+    # The others go as if it had not been there.
+    rest = [at for at in range(len(who)) if at not in slow]
+    if rest:
+        alone, _ = walk([who[at] for at in rest], [some[at][2] for at in rest])
+        assert course.chosen == (None if alone.chosen is None else rest[alone.chosen])
 
 
 @settings(max_examples=50, deadline=None)
