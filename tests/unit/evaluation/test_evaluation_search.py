@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leanmodel_api.figure import Estimate
-from leanmodel_api.search import LayerEffect, SearchFound, Sensitivity, StepEffect, Tried
+from leanmodel_api.search import LayerEffect, SearchBudget, SearchFound, Sensitivity, StepEffect, Tried
 from leanmodel_api.steps import Linear
 from leanmodel_evaluation.report.search import frontier_chart, search
 
@@ -72,6 +72,35 @@ def test_the_section_tells_every_candidate_and_what_was_looked_for() -> None:
     assert "<b>linear" not in page
     # The layer that minds most stands first.
     assert page.index("+0.2000") < page.index("+0.0100")
+
+
+def test_what_was_timed_stands_beside_the_bytes_with_how_it_was_timed() -> None:
+    note = "31 ms a request at the 95th percentile, above the budget of 20 ms"
+    timed = FOUND.frontier[1].model_copy(
+        update={
+            "latency_ms": Estimate(value=12.34, low=11.04, high=15.55, n=128),
+            "requests_per_second": Estimate(value=412.3, low=400.1, high=425, n=3),
+            "usd_per_thousand_requests": Estimate(value=0.000336, low=0.0003, high=0.0004, n=3),
+            "memory_bytes": 512_000_000,
+        }
+    )
+    slow = FOUND.frontier[2].model_copy(update={"outcome": "OverBudget", "note": note})
+    budget = {"latency": "20ms", "usdPerThousandRequests": "0.001", "device": {"memory": "1Gi"}}
+    asked = {
+        "frontier": [timed, slow],
+        "budget": SearchBudget.model_validate(budget),
+        "threads": 1,
+        "served_threads": 4,
+    }
+    page = search(FOUND.model_copy(update=asked)).html
+    for words in (
+        "within 20ms a request, within 0.001 USD for 1,000 requests, within a machine without GPU with 1Gi for a replica",
+        "with 1 thread,", "A replica will have 4 threads: the Job had fewer (spec.jobs.compress.cpu)",
+        "12.3 (11 to 15.6)", "412 (400 to 425)", "0.000336 (0.0003 to 0.0004)", "512.0 MB", "OverBudget", note,
+    ):  # fmt: skip
+        assert words in page, words
+    plain = search(FOUND).html
+    assert not any(words in plain for words in ("Request, ms", "Note", "Memory of a replica", "thread"))
 
 
 def test_without_a_search_there_is_no_section_and_one_point_makes_no_chart() -> None:
