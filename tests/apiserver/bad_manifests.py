@@ -178,6 +178,27 @@ BAD = (
     Bad("spec.lean", {"search": {"budget": {"sizeRatio": "0"}}}, "budget.sizeRatio: write a share"),
     Bad(
         "spec.lean",
+        {"search": {"budget": {"latency": "20ms"}}},
+        "measured for task text-classification alone",
+    ),
+    Bad(
+        "spec.lean",
+        {"search": {"budget": {"latency": "0.0ms"}}},
+        "budget.latency: write above 0, such as 20ms",
+    ),
+    Bad("spec.lean", {"search": {"budget": {"latency": "-1ms"}}}, "budget.latency: Invalid value"),
+    Bad(
+        "spec.lean",
+        {"search": {"budget": {"usdPerThousandRequests": "0"}}},
+        "usdPerThousandRequests: write above 0",
+    ),
+    Bad(
+        "spec.lean",
+        {"search": {"budget": {"device": {}}}},
+        "spec.lean.search.budget.device.memory: Required value",
+    ),
+    Bad(
+        "spec.lean",
         {"search": {**SEARCH, "promise": {"dataSet": "other"}}},
         "lean.search.promise.dataSet: write one of the names",
     ),
