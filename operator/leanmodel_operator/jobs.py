@@ -43,7 +43,7 @@ def lean_plan(
     teacher = large.artifact if large is not None and (lean.source is None or lean.steps) else None
     return CompressPlan(
         name=model.metadata.name, role="Lean", task=task_of(model.spec), source=lean.source, steps=lean.steps or [],
-        search=lean.search, replica=replica_plan(model),
+        search=lean.search, replica=replica_plan(model, cores),
         base=base, teacher=teacher,
         data_sets=model.spec.data_sets, proof_data_set=_proof(model), max_model_length=model.spec.serving.lean.max_model_length,
         seed=model.spec.seed, limits=limits(model, cores), base_dir=base_dir,
@@ -51,10 +51,14 @@ def lean_plan(
     )  # fmt: skip
 
 
-def replica_plan(model: LeanModel) -> ReplicaPlan | None:
+def replica_plan(model: LeanModel, cores: int) -> ReplicaPlan | None:
     """Return how the lean model will be served, as far as its search's budget asks; None where it asks nothing.
 
     What it does not ask stands in no plan: another price must not make a search by bytes begin anew.
+
+    Args:
+        model: the resource.
+        cores: of the machine that serves, where it is known.
     """
     search = model.spec.lean.search if model.spec.lean is not None else None
     if search is None:
@@ -65,8 +69,8 @@ def replica_plan(model: LeanModel) -> ReplicaPlan | None:
     if not timed and not device:
         return None
     return ReplicaPlan(
-        # As engines are started: a thread for each whole core.
-        threads=max(1, int(quantity(lean.resources.cpu))) if timed else None,
+        # As engines are started: a thread for each whole core that is declared and there.
+        threads=max(1, min(cores, int(quantity(lean.resources.cpu)))) if timed else None,
         usd_per_hour=model.spec.pricing.lean.usd_per_hour if dollars and model.spec.pricing else None,
         kv_cache_bytes=int(quantity(lean.kv_cache)) if device else None,
         dtype=lean.dtype if device else None,

@@ -51,7 +51,7 @@ def data_sets(plan: CompressPlan) -> set[str]:
 
 def recipe(plan: CompressPlan, steps: Sequence[Step]) -> CompressPlan:
     """Return the plan that makes one candidate: as if its steps stood in the manifest."""
-    return plan.model_copy(update={"search": None, "steps": list(steps)})
+    return plan.model_copy(update={"search": None, "replica": None, "steps": list(steps)})
 
 
 def budget_of(search: Search, large: int) -> int:

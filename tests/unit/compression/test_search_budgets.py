@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from leanmodel_api.footprint import ENGINE_BYTES, onnx_work
 from leanmodel_api.parts import Example
 from leanmodel_api.plan import CompressPlan, CompressResult
 from leanmodel_api.search import Tried
-from leanmodel_compression import checks
+from leanmodel_compression import checks, machine
 from leanmodel_compression.search import planning
 from leanmodel_compression.search.budgets import Budgets, budgets_of
 from leanmodel_compression.search.candidates import Candidate
@@ -103,6 +105,12 @@ def test_groups_hold_every_text_once(lengths: list[int]) -> None:
     found = groups(lengths)
     assert sorted(at for group in found for at in group) == list(range(len(lengths)))
     assert all(max(lengths[at] for at in group) * len(group) <= 8192 for group in found)
+
+
+def test_a_processor_has_a_name_or_an_architecture(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Xeon: so and so\n")
+    assert machine.processor(tmp_path / "cpuinfo") == "Xeon: so and so"
+    assert machine.processor(tmp_path / "none") == platform.machine()
 
 
 # ------------------------------------------------------------------------------- bounds

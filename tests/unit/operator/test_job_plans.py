@@ -80,8 +80,9 @@ def test_a_search_is_told_of_the_replica_what_its_budget_asks_and_no_more(budget
     search = found.spec.lean.search.model_copy(update={"budget": SearchBudget.model_validate(budget)})
     lean = found.spec.lean.model_copy(update={"search": search})
     found = found.model_copy(update={"spec": found.spec.model_copy(update={"lean": lean})})
-    plan = lean_plan(found, made(), 1, ".")
-    assert plan is not None
+    plan, small = (lean_plan(found, made(), cores, ".") for cores in (8, 1))
+    assert plan is not None and small is not None
+    assert small.replica is None or small.replica.threads in (None, 1)
     assert (plan.replica and json.loads(plan.replica.to_json())) == told
     assert ("replica" in json.loads(plan.to_json())) == (told is not None)
 
