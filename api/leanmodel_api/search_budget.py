@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from .base import milliseconds, number, quantity, size
 from .errors import Issue
 from .footprint import engine_bytes
+from .plan import CompressPlan, ReplicaPlan
 from .resource import Spec
 from .search import SearchBudget
 
@@ -90,3 +91,27 @@ def _device(spec: Spec, budget: SearchBudget) -> Iterable[Issue]:
         words = f" with spec.serving.lean.kvCache {lean.kv_cache}" if cache else ""
         found = f"found {asked}, and {lean.engine} alone takes about {size(least)}{words}"
         yield Issue(f"{field}.memory", found, "write more" + (", or a smaller kvCache" if cache else ""))
+
+
+def untold_issues(plan: CompressPlan) -> list[Issue]:
+    """Return what a plan's budget asks and the plan does not tell: whatever wrote it, it fails closed."""
+    if plan.search is None:
+        return []
+    budget, replica = plan.search.budget, plan.replica or ReplicaPlan()
+    priced = replica.threads is not None and replica.usd_per_hour is not None
+    placed = replica.kv_cache_bytes is not None and replica.dtype is not None
+    wanted = [
+        ("latency", budget.latency, replica.threads is not None),
+        ("usdPerThousandRequests", budget.usd_per_thousand_requests, priced),
+        ("device", budget.device, placed),
+    ]
+    words = "the plan does not say how the lean model is served"
+    found = [
+        Issue(f"{FIELD}.{name}", words, "give its replica")
+        for name, asked, told in wanted
+        if asked is not None and not told
+    ]
+    if plan.task != CLASSIFIES and (budget.latency or budget.usd_per_thousand_requests):
+        words = f"the Job has an engine for task {CLASSIFIES} alone, and can measure no other's speed"
+        found.append(Issue(FIELD, words, "write bytes, sizeRatio or device"))
+    return found

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from pydantic.alias_generators import to_camel
 
-from leanmodel_api.classification import TASK
 from leanmodel_api.errors import Issue
 from leanmodel_api.parts import Example
-from leanmodel_api.plan import CompressPlan, ReplicaPlan
+from leanmodel_api.plan import CompressPlan
+from leanmodel_api.search_budget import untold_issues
 from leanmodel_api.step_rules import order_issues
 from leanmodel_api.steps import Export, Finetune, Linear, Quantize, Share
 from leanmodel_api.steps import Step as StepSpec
@@ -121,29 +121,14 @@ def data_set_issues(plan: CompressPlan, name: str | None, field: str) -> list[Is
 
 
 def search_issues(plan: CompressPlan) -> list[Issue]:
-    """Return what is wrong with a search's choice of data sets; nothing where there is no search."""
+    """Return what is wrong with a search's choice of data sets, and what its budget asks and the plan does not tell.
+
+    Nothing where there is no search.
+    """
     if plan.search is None:
         return []
-    field, budget, replica = f"{role_field(plan)}.search", plan.search.budget, plan.replica or ReplicaPlan()
-    wanted = [
-        ("latency", budget.latency, replica.threads),
-        (
-            "usdPerThousandRequests",
-            budget.usd_per_thousand_requests,
-            replica.threads and replica.usd_per_hour,
-        ),
-        ("device", budget.device, replica.kv_cache_bytes is not None and replica.dtype),
-    ]
-    found = [
-        Issue(
-            f"{field}.budget.{name}", "the plan does not say how the lean model is served", "give its replica"
-        )
-        for name, asked, told in wanted
-        if asked is not None and not told
-    ]
-    if plan.task != TASK and (budget.latency or budget.usd_per_thousand_requests):
-        words = "the Job has an engine for task text-classification alone, and no other speed can be measured"
-        found.append(Issue(f"{field}.budget", words, "write bytes, sizeRatio or device"))
+    field = f"{role_field(plan)}.search"
+    found = untold_issues(plan)
     found += data_set_issues(plan, plan.search.promise.data_set, f"{field}.promise")
     return found + data_set_issues(plan, plan.search.training.data_set, f"{field}.training")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leanmodel_api.base import quantity
-from leanmodel_api.footprint import ENGINE_BYTES, FLOAT, HELD, linear_work, onnx_work, vllm_work
+from leanmodel_api.footprint import ENGINE_BYTES, FLOAT, HELD, VLLM_HELD, linear_work, onnx_work, vllm_work
 from leanmodel_api.plan import CompressPlan
 from leanmodel_api.serving import Dtype
 
@@ -49,10 +49,11 @@ class Device:
         if isinstance(after, EncoderShape):
             return ENGINE_BYTES["ONNXRuntime"] + _encoder(item, after, self.length)
         work = vllm_work(after.hidden, after.intermediate, after.vocabulary)
-        return ENGINE_BYTES["vLLM"] + self.kv_cache + work + self._held(item, task, after)
+        held = int(VLLM_HELD * self._weights(item, task, after))
+        return ENGINE_BYTES["vLLM"] + self.kv_cache + work + held
 
-    def _held(self, item: Planned, task: Task, after: ModelShape) -> int:
-        """Return a decoder's weights as vLLM holds them: integers as they are stored, the rest in its precision."""
+    def _weights(self, item: Planned, task: Task, after: ModelShape) -> int:
+        """Return a decoder's weights as vLLM computes with them: integers as they are stored, the rest in its precision."""
         scheme = getattr(item.spec, "scheme", "")
         wide = FLOAT if self.dtype in ("Auto", "Float32") and scheme != PACKED else HALF
         if not after.quantised or item.spec is None:

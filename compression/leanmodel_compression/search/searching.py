@@ -187,7 +187,12 @@ class Searching:
     def _speed(self, entry: Entry, threads: int) -> Speed:
         """Return how fast a model answers on this kind of processor, found in the store or measured."""
         length = self.plan.max_model_length
-        settings = {"length": length, "threads": threads, "processor": machine.processor()}
+        settings = {
+            "length": length,
+            "threads": threads,
+            "processor": machine.processor(),
+            **versions(("tokenizers",)),
+        }
         text = self._noted(
             "Speed", speed.VERSION, settings, entry,
             lambda: speed.measure(entry.path, self.parts.validation, length, threads),
