@@ -158,6 +158,8 @@ def generators(shape: ModelShape, search: Search) -> Iterator[tuple[str, list[St
                             max_length=search.training.max_length, data_set=data)]),
         ("trim", [Trim(type="Trim", data_set=data)]),
         ("trim-w8a8", [Trim(type="Trim", data_set=data), Quantize(type="Quantize", scheme="W8A8")]),
+        ("trim-w8a8-table", [Trim(type="Trim", data_set=data),
+                             Quantize(type="Quantize", scheme="W8A8", embeddings="Int8")]),
     ]  # fmt: skip
     starts: list[tuple[str, list[Step]]] = [("", [])]
     for keep in kept(shape.layers):

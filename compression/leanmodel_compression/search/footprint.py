@@ -58,7 +58,11 @@ class Device:
         wide = FLOAT if self.dtype in ("Auto", "Float32") and scheme != PACKED else HALF
         if not after.quantised or item.spec is None:
             return wide * after.parameters
-        return stored_bytes(task) + (wide - HALF) * (after.embedding_parameters + after.position_parameters)
+        # A table in 8 bits stays so; a head of its own does not.
+        floats = after.embedding_parameters + after.position_parameters
+        if getattr(item.spec, "embeddings", None) is not None:
+            floats -= after.vocabulary * after.hidden
+        return stored_bytes(task) + (wide - HALF) * floats
 
 
 def device_of(plan: CompressPlan) -> Device | None:
