@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic.alias_generators import to_camel
-
 from .base import number
 from .errors import Issue
 from .resource import Spec
@@ -23,8 +21,6 @@ STEPS = ("Scratch", "Prune", "Distill", "Trim", "Export", "Linear")
 PRUNINGS = ("Depth", "Neurons")
 SELECTIONS = ("Alternate", "First")
 ENGINE = "ONNXRuntime"
-ENCODERS_ONLY = ("hidden_weight", "attention_weight", "relation_heads", "layer_map")
-"""Fields of Distill that speak of an encoder's layers."""
 
 
 def task_of(spec: Spec) -> Task | None:
@@ -198,7 +194,3 @@ def _only_classifiers(spec: Spec) -> Iterable[Issue]:
         if isinstance(step, Prune) and step.selection == "Alternate":
             found = f"found Alternate: not supported yet with task {spec.task}"
             yield Issue(f"{field}.selection", found, "write Influence or First")
-        for name in ENCODERS_ONLY:
-            if isinstance(step, Distill) and getattr(step, name) is not None:
-                found = f"found it with task {spec.task}"
-                yield Issue(f"{field}.{to_camel(name)}", found, f"remove it: it belongs to task {TASK}")

@@ -147,7 +147,6 @@ def test_what_does_not_fit_names_field_and_remedy(path: str, value: Any, field: 
     [
         ("lean.steps", [{"type": "Export"}], f"{STEPS}[0].format"),
         ("lean.steps", [{"type": "Prune", "keepLayers": 3, "selection": "Alternate"}], f"{STEPS}[0].selection"),
-        ("lean.steps", [{"type": "Distill", "hiddenWeight": "1"}], f"{STEPS}[0].hiddenWeight"),
         ("serving", {"lean": {"engine": "ONNXRuntime"}}, "spec.serving.lean.engine"),
     ],
 )  # fmt: skip

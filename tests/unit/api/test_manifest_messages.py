@@ -328,3 +328,13 @@ def test_what_a_teacher_labels_needs_no_labels_and_what_is_allowed_needs_no_fall
     assert spec.teacher is not None and spec.routing.fallback is None
     with pytest.raises(ManifestError, match=r"spec\.dataSets\[1\]\.answer: choices are given but no answer"):
         load(changed(*changes[3:], *names))
+
+
+def test_a_generator_may_match_what_lies_inside_and_have_its_table_in_8_bits() -> None:
+    inside = {
+        "type": "Distill", "objectives": ["Logits", "Hidden", "Attention"], "hiddenWeight": "2", "attentionWeight": "0.5",
+        "relationHeads": 3, "layerMap": [{"student": 0, "teacher": 9}],
+    }  # fmt: skip
+    bits = {"type": "Quantize", "scheme": "W8A16", "embeddings": "Int8"}
+    steps = load(changed(("spec.lean.steps", [PRUNE, inside, bits]))).spec.lean.steps
+    assert [step.type for step in steps] == ["Prune", "Distill", "Quantize"]
