@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from .evaluation import Promise
 from .external import PLAIN_PATTERN
+from .jobs import CEL_COMPRESS
 from .steps import MADE_FOR, STEP_TYPES, STRUCTURE_METHODS, WEIGHT_METHODS, Prune, Quantize
 from .teacher_rules import CEL_SPEC
 
@@ -374,6 +375,7 @@ RULES: dict[str, list[Rule]] = {
     ],
     "spec.pricing.large": [_PRICE],
     "spec.pricing.lean": [_PRICE],
+    "spec.jobs.compress": CEL_COMPRESS,
     "spec.serving.large": [_REPLICAS],
     "spec.serving.lean": [_REPLICAS],
 }

@@ -11,6 +11,7 @@ from .base import DecimalString, Digest, Part
 from .classification import Task
 from .datasets import DataSet
 from .evaluation import Evaluation, Routing
+from .jobs import Device
 from .search import Search, SearchFound
 from .serving import Dtype, Price
 from .sources import Source
@@ -23,6 +24,7 @@ class JobLimits(Part):
 
     memory_bytes: int = Field(description="Memory limit; estimates are held against it before any work.")
     threads: int = Field(1, ge=1, description="Threads of computation.")
+    device: Device = Field("Auto", description="What steps compute on; Auto: a GPU where there is one.")
 
 
 class ReplicaPlan(Part):
@@ -120,6 +122,7 @@ class StepFigure(Part):
     parameters: int = Field(0, description="Parameters.")
     modules_changed: int = Field(0, description="Modules that the step changed.")
     seconds: float = Field(0, description="Wall time of the run that made it.")
+    device: str = Field("CPU", description="What it computed on: CPU, or GPUs by number and name.")
     peak_memory_bytes: int = Field(0, description="Peak resident memory of the process during the step.")
     estimated_memory_bytes: int = Field(0, description="What was estimated before.")
     cached: bool = Field(False, description="Whether it was found in the store.")

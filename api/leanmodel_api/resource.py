@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from .base import NAME_PATTERN, Part
 from .datasets import DataSet
 from .evaluation import Evaluation, Routing
+from .jobs import Jobs
 from .models import Large, Lean
-from .serving import Jobs, Pricing, Rollout, Serving, Store
+from .serving import Pricing, Rollout, Serving, Store
 from .status import Status
 from .teacher import Teacher
 

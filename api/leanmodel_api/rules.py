@@ -12,6 +12,7 @@ from .datasets import PARTS, DataSet
 from .embedding import embedding_issues
 from .errors import Issue
 from .external_rules import external_issues, waiting_issues
+from .jobs import device_issues
 from .pressure import pressure_issues
 from .resource import LeanModel, Spec
 from .search_rules import FIELD as SEARCH
@@ -318,4 +319,5 @@ RULES: tuple[Rule, ...] = (
     one_of_large, one_of_lean, data_set_names, data_set_shape, amounts, step_order, gate_bounds,
     metric_fits, price_basis, replicas, monitoring_level, greedy, budget_issues, classification_issues, embedding_issues,
     external_issues, waiting_issues, pressure_issues, teacher_issues, search_issues,
+    device_issues,
 )  # fmt: skip

@@ -221,25 +221,6 @@ class Store(Part):
     credentials_secret: Name | None = Field(None, description="Secret with the credentials. Reserved.")
 
 
-class JobResources(Part):
-    """Bounds of one kind of Job."""
-
-    cpu: Quantity = Field("2", description="Cores. Default 2.")
-    memory: Quantity = Field(
-        "8Gi",
-        description="Memory limit; the estimate of the plan's peak is held against it before any work. Default 8Gi.",
-    )
-
-
-class Jobs(Part):
-    """Bounds of the Jobs."""
-
-    compress: JobResources = Field(default_factory=JobResources, description="Compress Jobs.")
-    prove: JobResources = Field(
-        default_factory=lambda: JobResources(cpu="1", memory="2Gi"), description="Prove Jobs."
-    )
-
-
 class Pause(Part):
     """How long a rollout step lasts."""
 

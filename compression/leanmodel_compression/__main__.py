@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from leanmodel_api.errors import LeanModelError
+from leanmodel_api.jobs import Device
 from leanmodel_api.plan import CompressPlan
 
 
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"plan: {_plain(error)}", file=sys.stderr)
         return 2
-    settle(plan.limits.threads)
+    settle(plan.limits.threads, plan.limits.device)
     return run(plan, also, options.store, options.result, options.teacher_key_file, options.progress_seconds)
 
 
@@ -70,6 +71,7 @@ def run(
     # Late, so that settle() comes before torch.
     from leanmodel_store.artifacts import Store
 
+    from . import devices
     from .job import Job
     from .progress import INTERVAL_SECONDS, Reporter
 
@@ -90,6 +92,13 @@ def run(
             file=sys.stderr,
         )
         return 3
+    except RuntimeError as error:
+        words = devices.full(error)
+        if words is None:
+            raise
+        reporter.end("failed", "out of the GPU's memory")
+        print(f"error: {words}", file=sys.stderr)
+        return 3
     result.parent.mkdir(parents=True, exist_ok=True)
     building = result.with_name(f".{result.name}.{os.getpid()}")
     building.write_text(made.to_json(indent=2) + "\n", encoding="utf-8")
@@ -97,12 +106,18 @@ def run(
     return 0
 
 
-def settle(threads: int) -> None:
-    """Fix what results depend on, before torch is imported: threads, code paths, randomness.
+def settle(threads: int, device: Device = "CPU") -> None:
+    """Fix what results depend on, before torch is imported: threads, code paths, randomness, and whether GPUs are seen.
 
-    This release computes on the processor; the number of threads is part of the arithmetic (it decides how
-    sums are split), so it comes from the plan and never from the machine's load.
+    The number of threads is part of the arithmetic (it decides how sums are split), so it comes from the plan and
+    never from the machine's load.
     """
+    if device == "CPU":
+        # Libraries that look for a GPU by themselves find none either.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        # Else products of matrices on a GPU may differ from run to run.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.update(
@@ -113,7 +128,6 @@ def settle(threads: int) -> None:
         MKL_DYNAMIC="FALSE",
         # One code path whatever a buffer's address: resumed and unkilled runs allocate differently.
         MKL_CBWR=os.environ.get("MKL_CBWR", "AUTO"),
-        CUDA_VISIBLE_DEVICES="",
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",
         TRANSFORMERS_VERBOSITY="error",
@@ -122,7 +136,8 @@ def settle(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # A few operators have no deterministic form on a GPU: there they are let pass.
+    torch.use_deterministic_algorithms(True, warn_only=device != "CPU" and torch.cuda.is_available())
     torch.manual_seed(0)
 
 

@@ -31,14 +31,17 @@ class Checkpoint:
 
 
 def save(folder: Path, at: int, tensors: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write a checkpoint beside the last one, put it in place by one rename, then remove the older ones."""
+    """Write a checkpoint beside the last one, put it in place by one rename, then remove the older ones.
+
+    Tensors are stored from the processor whatever device they are on: another machine may go on from there.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     building = folder / f"building-{os.getpid()}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(building / TENSORS))
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(building / TENSORS))
     checked = {**state, "at": at, "crc32": crc32(building / TENSORS)}
     (building / STATE).write_text(json.dumps(checked, sort_keys=True))
     place = folder / f"{PREFIX}{at:09d}"

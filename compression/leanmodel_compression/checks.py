@@ -17,7 +17,8 @@ from leanmodel_api.steps import Export, Finetune, Linear, Quantize, Share
 from leanmodel_api.steps import Step as StepSpec
 from leanmodel_api.teacher_rules import access_issues, learns
 
-from .batches import Row, Rows, cut, rough_tokens
+from . import devices, memory
+from .batches import MICRO_ANSWERS, MICRO_TOKENS, Row, Rows, cut, rough_tokens
 from .classifiers import checks as classifiers
 from .families import FAMILIES
 from .machine import Machine
@@ -246,6 +247,7 @@ def refusals(tasks: Sequence[tuple[Planned, Task]], limit: int, machine: Machine
                     "free memory, or make the step smaller (batchSize, maxLength, trainLayers)",
                 )
             )
+        found += device_refusals(item, task, machine.device_bytes)
     disk = sum(item.step.disk(task) for item, task in tasks) + (DISK_RESERVE if tasks else 0)
     if disk > machine.disk_bytes:
         found.append(
@@ -256,6 +258,25 @@ def refusals(tasks: Sequence[tuple[Planned, Task]], limit: int, machine: Machine
             )
         )
     return found
+
+
+def device_refusals(item: Planned, task: Task, free: int | None) -> list[Issue]:
+    """Return that a GPU is too small for a step; nothing where models stay on the processor (``free`` is None)."""
+    if free is None or item.step.name == "Linear":
+        return []
+    need = device_bytes(item, task)
+    if need <= free:
+        return []
+    found = f"{item.field} ({item.step.name}) needs about {mib(need)} of the GPU's memory, and {mib(free)} are free"
+    advice = "write CPU, use a larger GPU, or make the step smaller (batchSize, maxLength, trainLayers)"
+    return [Issue(devices.FIELD, found, advice)]
+
+
+def device_bytes(item: Planned, task: Task) -> int:
+    """Return what a step holds on a GPU: its estimate without the process, or what looking at its model takes."""
+    looking = memory.forward_bytes(item.step.after(task), MICRO_TOKENS, MICRO_ANSWERS, 3)
+    need = looking if item.step.name in devices.HOST_STEPS else item.step.memory(task)
+    return max(0, need - memory.PROCESS_BYTES)
 
 
 def mib(count: int) -> str:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.datasets import DataSet
-from leanmodel_api.errors import InputError, Issue, LeanModelError, ManifestError
+from leanmodel_api.errors import InputError, Issue, LeanModelError, ManifestError, RefusedError
 from leanmodel_api.estimate import RunEstimate, StepEstimate, TeacherEstimate
 from leanmodel_api.plan import CompressPlan
 from leanmodel_api.step_rules import order_issues
 from leanmodel_store import datasets, peek
 from leanmodel_store.artifacts import Store
 
-from . import checks, hf, machine, schedule
+from . import checks, devices, hf, machine, schedule
 from .batches import Rows
 from .checks import Planned
 from .classifiers import pooling
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         plans = [read_plan(path) for path in options.plan]
-        settle(plans[0].limits.threads)
+        settle(plans[0].limits.threads, plans[0].limits.device)
         found = estimate(plans, Store(options.store))
     except LeanModelError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,7 +75,7 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
     """
     steps: list[StepEstimate] = []
     teacher: list[TeacherEstimate] = []
-    refusals: list[Issue] = []
+    refusals = no_device(plans[0])
     free = machine.look(store.root)
     found = all_tasks(plans, store)
     for plan, tasks in zip(plans, found, strict=True):
@@ -98,6 +98,15 @@ def estimate(plans: Sequence[CompressPlan], store: Store) -> RunEstimate:
         disk_free=free.disk_bytes,
         refusals=[str(issue) for issue in refusals],
     )
+
+
+def no_device(plan: CompressPlan) -> list[Issue]:
+    """Take the plan's devices for what is measured here; return why it would be refused them."""
+    try:
+        devices.use(plan.limits.device)
+    except RefusedError as error:
+        return list(error.issues)
+    return []
 
 
 def all_tasks(plans: Sequence[CompressPlan], store: Store) -> list[Tasks]:

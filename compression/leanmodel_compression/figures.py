@@ -9,7 +9,7 @@ from typing import Any
 
 from leanmodel_api.errors import Issue
 
-from . import hf
+from . import devices, hf
 from .batches import Row, by_length
 from .shapes import ModelShape, from_config
 from .steps import training
@@ -33,6 +33,8 @@ def reload_check(folder: Path, expected: ModelShape, field: str) -> Any:
         model = hf.load_model(folder)
         hf.load_tokenizer(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if devices.full(error):
+            raise
         raise StepError(Issue(field, f"what the step made does not load ({error})", "report this")) from error
     if missing:
         raise StepError(
@@ -73,12 +75,12 @@ def validation(model: Any, rows: Sequence[Row], pad: int) -> dict[str, float]:
     loss = tokens = right = 0.0
     with torch.no_grad():
         for part in by_length(some):
-            ids, where, columns, wanted = training.collate(some, part, pad)
+            ids, where, columns, wanted = training.collate(some, part, pad, devices.of(model))
             logits = training.answer_logits(model, ids, where, columns)
             loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
             tokens += len(wanted)
             hit = logits.argmax(-1) == wanted
-            wrong = torch.zeros(len(part)).index_add_(0, where, (~hit).float())
+            wrong = torch.zeros(len(part), device=where.device).index_add_(0, where, (~hit).float())
             right += float((wrong == 0).sum())
     mean = loss / tokens
     found = {"validationLoss": mean, "validationPerplexity": math.exp(min(mean, 50.0))}

@@ -12,7 +12,7 @@ from leanmodel_api.eight_bits import table_of
 from leanmodel_api.low_rank import MODEL_TYPE as LOW_RANK
 from leanmodel_api.shared import MODEL_TYPE as SHARED
 
-from . import families, low_rank, memory, shared
+from . import devices, families, low_rank, memory, shared
 from .classifiers import onnx_file
 
 CONFIG = "config.json"
@@ -115,10 +115,15 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
-def load_model(folder: Path, dtype: str = "float32") -> Any:
+def load_model(folder: Path, dtype: str = "float32", device: str | None = None) -> Any:
     """Return the causal language model of a folder in ``dtype``, in evaluation mode, without gradients.
 
     Quantised weights are expanded, so that a W8A8 model runs where no integer kernels are.
+
+    Args:
+        folder: with configuration and weights.
+        dtype: torch's name of the weights' type.
+        device: where the model goes. Default: the Job's first device.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -144,7 +149,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         elif table_of(read_json(folder / CONFIG)["quantization_config"]) and model.config.tie_word_embeddings:
             # The head was tied to the table's integers, before these were expanded.
             replace_weight(model.get_output_embeddings(), model.get_input_embeddings().weight)
-        return frozen(straightened(model))
+        return devices.placed(frozen(straightened(model)), device)
 
 
 def replace_weight(module: Any, weight: Any) -> None:
@@ -216,10 +221,13 @@ def require_all(info: dict[str, Any]) -> None:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write a float model as bf16: one safetensors file, configuration without paths, versions or dates."""
+    """Write a float model as bf16: one safetensors file, configuration without paths, versions or dates.
+
+    The model is on the processor afterwards.
+    """
     import torch
 
-    turned_back(model.to(torch.bfloat16))
+    turned_back(model.to(devices.CPU, torch.bfloat16))
     model.save_pretrained(str(folder), max_shard_size="1000GB", safe_serialization=True)
     tidy(folder)
 

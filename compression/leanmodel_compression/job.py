@@ -12,7 +12,7 @@ from leanmodel_api.plan import CompressPlan, CompressResult, StepFigure
 from leanmodel_store import datasets, sources
 from leanmodel_store.artifacts import Entry, Store
 
-from . import checks, hf, machine, memory, schedule
+from . import checks, devices, hf, machine, memory, schedule
 from .batches import Rows
 from .before import Before
 from .checks import Planned
@@ -63,8 +63,9 @@ class Job:
 
         Raises:
             ManifestError: the plan, the data or the model does not fit.
-            RefusedError: too little memory or disk, before any work.
+            RefusedError: too little memory or disk, or no GPU where one is asked for, before any work.
         """
+        devices.use(self.plan.limits.device)
         if self.plan.search is not None:
             return self._search()
         started = time.monotonic()
@@ -255,7 +256,8 @@ class Job:
                 self.reporter.update,
             )
             with memory.Meter() as meter:
-                outcome = item.step.run(task, place)
+                with devices.noting() as used:
+                    outcome = item.step.run(task, place)
                 memory.give_back()
                 found = self._look(item, outcome.shape or item.step.after(task), staging.path)
             figure = self._figure(item, task, outcome, staging.path, key)
@@ -263,10 +265,12 @@ class Job:
                 update={
                     "seconds": round(time.monotonic() - started, 3),
                     "peak_memory_bytes": meter.peak,
+                    "device": used.words(),
                     "figures": {
                         **outcome.figures,
                         **self._taught.figures.get(item.field, {}),
                         **found,
+                        **({"peakDeviceBytes": float(used.peak)} if used.peak else {}),
                         "peakAnonymousBytes": float(meter.anonymous),
                     },
                 }

@@ -9,15 +9,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import devices
 from .memory import read_status
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes that this process may have, those that it has already among them; bytes free on the store's disk."""
+    """What is free.
+
+    Attributes:
+        memory_bytes: what this process may have, what it has already among it.
+        disk_bytes: of the store's disk.
+        device_bytes: of the GPU that models go to; None where they stay on the processor.
+    """
 
     memory_bytes: int
     disk_bytes: int
+    device_bytes: int | None = None
 
 
 def look(store_root: Path) -> Machine:
@@ -29,7 +37,7 @@ def look(store_root: Path) -> Machine:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     held = read_status().get("RssAnon", 0)
-    return Machine(free_memory() + held, shutil.disk_usage(folder).free)
+    return Machine(free_memory() + held, shutil.disk_usage(folder).free, devices.free())
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -87,18 +95,21 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def probe_gflops(hidden: int, inner: int, seconds: float = 0.3) -> float:
-    """Return the speed of float32 matrix products of a layer's size, in 10⁹ operations a second.
+    """Return the speed of float32 matrix products of a layer's size on the Job's device, in 10⁹ operations a second.
 
     The best of many short runs: a neighbour that takes a core for a moment says nothing about the machine.
     What neighbours cost for longer is learned from the work itself (see progress).
     """
     import torch
 
-    left, right = torch.randn(512, hidden), torch.randn(hidden, inner)
+    place = devices.here()
+    left, right = torch.randn(512, hidden).to(place), torch.randn(hidden, inner).to(place)
     torch.mm(left, right)
+    devices.settle()
     operations, best = 2.0 * 512 * hidden * inner, 0.0
     deadline = time.perf_counter() + seconds
     while (started := time.perf_counter()) < deadline:
         torch.mm(left, right)
+        devices.settle()
         best = max(best, operations / max(1e-9, time.perf_counter() - started))
     return best / 1e9

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from . import devices
 from .shapes import ModelShape
 
 MIB = 2**20
@@ -194,11 +195,12 @@ def _thresholds(block: int) -> None:
 
 
 def give_back() -> None:
-    """Collect garbage and hand free pages back to the system, so that a step starts from its own peak."""
+    """Collect garbage and hand free memory back to the system and to GPUs, so that a step starts from its own peak."""
     import ctypes
     import gc
 
     gc.collect()
+    devices.give_back()
     if os.name == "posix":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)

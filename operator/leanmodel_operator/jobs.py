@@ -14,7 +14,9 @@ def limits(model: LeanModel, cores: int) -> JobLimits:
     """Return what a compress Job may use; a thread per core that is declared and there."""
     compress = model.spec.jobs.compress
     return JobLimits(
-        memory_bytes=int(quantity(compress.memory)), threads=max(1, min(cores, int(quantity(compress.cpu))))
+        memory_bytes=int(quantity(compress.memory)),
+        threads=max(1, min(cores, int(quantity(compress.cpu)))),
+        device=compress.device,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from leanmodel_api.errors import Issue
 from leanmodel_api.parts import Example
 
-from .. import figures, hf
+from .. import devices, figures, hf
 from ..batches import by_length
 from ..shapes import ModelShape
 from ..steps.protocol import StepError
@@ -39,6 +39,8 @@ def look(
         model = None if exported else models.load(folder) if shape.labels else models.load_base(folder)
         tokenizer = linear.load_words(folder) if shape.family == LINEAR else hf.load_tokenizer(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if devices.full(error):
+            raise
         raise StepError(Issue(field, f"what the step made does not load ({error})", "report this")) from error
     assert isinstance(expected, EncoderShape)
     sizes, wanted = (
@@ -54,7 +56,7 @@ def look(
         if session is not None:
             return onnx_file.logits(session, ids, mask)
         assert model is not None
-        return model(input_ids=ids, attention_mask=mask).logits
+        return devices.asked(model, {"input_ids": ids, "attention_mask": mask}).logits
 
     return _measured(logits, rows.encode_all(tokenizer, examples, shape.labels, length))
 

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import hf
+from .. import devices, hf
 
 # An encoder that was stored without it gets a pooler of fresh weights: fine-tuning trains it with the head.
 FRESH = ("pooler.",)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, device: str | None = None) -> Any:
     """Return the classifier of a folder in evaluation mode, without gradients.
+
+    Args:
+        folder: with configuration and weights.
+        device: where the model goes. Default: the Job's first device.
 
     Raises:
         MissingWeightsError: weights that the configuration promises are not there.
@@ -22,11 +26,15 @@ def load(folder: Path) -> Any:
 
     model, info = AutoModelForSequenceClassification.from_pretrained(str(folder), **_how())
     hf.require_all(info)
-    return hf.frozen(model)
+    return devices.placed(hf.frozen(model), device)
 
 
-def load_base(folder: Path) -> Any:
+def load_base(folder: Path, device: str | None = None) -> Any:
     """Return the encoder of a folder without a head.
+
+    Args:
+        folder: with configuration and weights.
+        device: where the model goes. Default: the Job's first device.
 
     Raises:
         MissingWeightsError: weights are missing (a pooler may be).
@@ -37,7 +45,7 @@ def load_base(folder: Path) -> Any:
     torch.manual_seed(0)
     model, info = AutoModel.from_pretrained(str(folder), **_how())
     hf.require_all({"missing_keys": [name for name in info["missing_keys"] if not _fresh(name)]})
-    return hf.frozen(model)
+    return devices.placed(hf.frozen(model), device)
 
 
 def load_with_head(folder: Path, labels: Sequence[str], seed: int) -> Any:
@@ -72,7 +80,7 @@ def load_with_head(folder: Path, labels: Sequence[str], seed: int) -> Any:
             parameter.data.normal_(0.0, float(model.config.initializer_range), generator=draw)
         else:
             parameter.data.zero_()
-    return model
+    return devices.placed(model)
 
 
 def _how() -> dict[str, Any]:
@@ -89,17 +97,23 @@ def _fresh(name: str) -> bool:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write a model in float32: one safetensors file, configuration without paths, versions or dates."""
-    model.save_pretrained(str(folder), max_shard_size="1000GB")
+    """Write a model in float32: one safetensors file, configuration without paths, versions or dates.
+
+    The model is on the processor afterwards.
+    """
+    model.to(devices.CPU).save_pretrained(str(folder), max_shard_size="1000GB")
     hf.tidy(folder, "float32")
 
 
-def collate(rows: Sequence[Any], part: Sequence[int], pad: int = 0) -> tuple[Any, Any, Any]:
+def collate(
+    rows: Sequence[Any], part: Sequence[int], device: Any = devices.CPU, pad: int = 0
+) -> tuple[Any, Any, Any]:
     """Return a micro-batch: ids and attention mask (rows × width), and the label of each row.
 
     Args:
         rows: with their label as the last id (:class:`~leanmodel_compression.batches.Labelled`).
         part: indices of the rows.
+        device: where the tensors go: the model's.
         pad: any token: the mask hides it.
     """
     import torch
@@ -111,4 +125,5 @@ def collate(rows: Sequence[Any], part: Sequence[int], pad: int = 0) -> tuple[Any
         size = rows[index].first
         ids[line, :size] = torch.tensor(rows[index].ids[:size], dtype=torch.long)
         mask[line, :size] = 1
-    return ids, mask, torch.tensor([rows[index].ids[-1] for index in part], dtype=torch.long)
+    labels = torch.tensor([rows[index].ids[-1] for index in part], dtype=torch.long)
+    return ids.to(device), mask.to(device), labels.to(device)

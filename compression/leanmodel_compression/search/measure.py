@@ -17,7 +17,7 @@ from pathlib import Path
 from leanmodel_api.figure import Estimate
 from leanmodel_api.parts import Example
 
-from .. import encode, hf
+from .. import devices, encode, hf
 from ..batches import by_length, cut
 from ..classifiers import linear, models, onnx_file
 from ..classifiers import rows as labelled
@@ -116,9 +116,10 @@ def generator(folder: Path, examples: Sequence[Example], choices: Sequence[str],
     right = [0.0] * len(rows)
     with torch.no_grad():
         for part in by_length(rows):
-            ids, where, columns, wanted = training.collate(rows, part, int(tokenizer.eos_token_id))
+            pad, device = int(tokenizer.eos_token_id), devices.of(model)
+            ids, where, columns, wanted = training.collate(rows, part, pad, device)
             hit = training.answer_logits(model, ids, where, columns).argmax(-1) == wanted
-            hits = torch.zeros(len(part)).index_add_(0, where, hit.float())
+            hits = torch.zeros(len(part), device=device).index_add_(0, where, hit.float())
             for line, index in enumerate(part):
                 share = float(hits[line]) / rows[index].answers
                 right[index] = float(share == 1.0) if choices else share
@@ -144,7 +145,7 @@ def classifier(folder: Path, examples: Sequence[Example], length: int) -> Judged
                 found = onnx_file.logits(session, ids, mask)
             else:
                 assert model is not None
-                found = model(input_ids=ids, attention_mask=mask).logits
+                found = devices.asked(model, {"input_ids": ids, "attention_mask": mask}).logits
             for line, index in enumerate(part):
                 right[index] = float(found[line].argmax() == labels[line])
     return Judged(tuple(shape.labels[row.ids[-1]] for row in rows), tuple(right))

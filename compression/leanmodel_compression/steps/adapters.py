@@ -52,8 +52,10 @@ def attach(model: Any, names: Iterable[str], rank: int, seed: int) -> dict[str, 
         layer = modules[name]
         rows, columns = layer.weight.shape
         bound = 1 / math.sqrt(columns)
-        inner = torch.empty(rank, columns).uniform_(-bound, bound, generator=draw)
-        adapter = Adapter(layer, torch.nn.Parameter(inner), torch.nn.Parameter(torch.zeros(rows, rank)))
+        # Drawn on the processor: a seed gives the same numbers on every device.
+        inner = torch.empty(rank, columns).uniform_(-bound, bound, generator=draw).to(layer.weight.device)
+        outer = torch.zeros(rows, rank, device=layer.weight.device)
+        adapter = Adapter(layer, torch.nn.Parameter(inner), torch.nn.Parameter(outer))
 
         def forward(given: Any, adapter: Adapter = adapter) -> Any:
             made = multiply(given, adapter.layer.weight, adapter.inner, adapter.outer)

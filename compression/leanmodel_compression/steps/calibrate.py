@@ -63,7 +63,7 @@ def prune(
     modules = dict(model.named_modules())
     found = {}
     for linear in linears:
-        found[f"{linear.name}.weight"] = modules[linear.name].weight.detach().to(torch.bfloat16)
+        found[f"{linear.name}.weight"] = modules[linear.name].weight.detach().to(torch.bfloat16).cpu()
         # The wide copy is not needed any more.
         modules[linear.name].weight.data = torch.empty(0)
     reset_session()

@@ -16,7 +16,7 @@ from typing import Any
 from leanmodel_api.base import number
 from leanmodel_api.errors import Issue
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..batches import MICRO_ANSWERS, MICRO_TOKENS, Row
 from ..shapes import ModelShape, forward_flops
 from . import aware, inside, stopping, training
@@ -178,7 +178,7 @@ def learn(
     temperature, labels = number(task.spec.temperature), number(task.spec.label_weight)
 
     def loss_on(rows: Sequence[Row], teacher: Teacher | None, part: Sequence[int]) -> Any:
-        ids, where, columns, wanted = training.collate(rows, part, pad)
+        ids, where, columns, wanted = training.collate(rows, part, pad, devices.of(model))
         if both is None:
             logits, within = training.answer_logits(model, ids, where, columns), 0.0
             told = teacher.logits(part) if teacher is not None else None
@@ -189,6 +189,7 @@ def learn(
             within = both.between(mine, other, rows, part)
         loss = labels * functional.cross_entropy(logits, wanted, reduction="sum") + within
         if told is not None:
+            told = told.to(logits.device)
             divergence = functional.kl_div(
                 functional.log_softmax(logits / temperature, -1),
                 functional.log_softmax(told / temperature, -1),

@@ -14,7 +14,7 @@ from typing import Any
 
 from leanmodel_api.errors import Issue
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..edge import gguf_file, runtime, vocabulary
 from ..shapes import ModelShape, forward_flops
 from . import training
@@ -140,7 +140,7 @@ class Exporting(WithoutRows):
                 found = f"llama.cpp splits {text!r} into {len(theirs)} other tokens than the {len(mine)} it was trained on"
                 raise StepError(Issue(f"{field}.format", found, "remove the step"))
         place.progress(2, 3, "comparing answers")
-        difference = compare(hf.load_model(place.source), prompts, answers)
+        difference = compare(hf.load_model(place.source, device=devices.CPU), prompts, answers)
         if issue := difference.issue(field, spec.precision):
             raise StepError(issue)
         keep(place)

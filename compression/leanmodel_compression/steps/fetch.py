@@ -13,7 +13,7 @@ from typing import Any
 
 from leanmodel_api.errors import Issue
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..classifiers.pooling import with_pooling
 from ..classifiers.shapes import any_shape
 from ..shapes import ModelShape, from_gguf
@@ -63,7 +63,10 @@ class Fetching(WithoutRows):
                 model, tokenizer = load_gguf(gguf)
                 detail = f"GGUF {gguf.name} expanded to bf16"
             else:
-                model, tokenizer = hf.load_model(place.source, "bfloat16"), hf.load_tokenizer(place.source)
+                model, tokenizer = (
+                    hf.load_model(place.source, "bfloat16", devices.CPU),
+                    hf.load_tokenizer(place.source),
+                )
                 detail = "safetensors as bf16"
         except hf.MissingWeightsError as error:
             raise StepError(Issue(task.field, str(error), "fetch or export the whole model")) from error

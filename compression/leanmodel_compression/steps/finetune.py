@@ -11,7 +11,7 @@ from typing import Any
 
 from leanmodel_api.errors import Issue
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..shapes import ModelShape, forward_flops
 from . import stopping, training
 from .protocol import Outcome, Place, Task, WithRows, Work, checked
@@ -85,7 +85,7 @@ class Finetuning(WithRows):
         trained = adapters_of(model) if adapted is not None else to_train(model, task)
 
         def loss_on(rows: Any, part: Any) -> Any:
-            ids, where, columns, wanted = training.collate(rows, part, pad)
+            ids, where, columns, wanted = training.collate(rows, part, pad, devices.of(model))
             logits = training.answer_logits(model, ids, where, columns)
             return functional.cross_entropy(logits, wanted, reduction="sum")
 

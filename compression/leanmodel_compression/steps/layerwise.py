@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .. import families, hf
+from .. import devices, families, hf
 from ..batches import Row, by_length
 from . import training
 from .kept import Kept, group_of
@@ -56,7 +56,7 @@ def walk(
         put: puts new tensors, in float32, into the layer of that name, so that it computes with them.
 
     Returns:
-        The new tensors as they are stored (bf16) by name, and the layers taken from an earlier run, or None.
+        The new tensors as they are stored (bf16, on the processor) by name, and the layers taken from an earlier run, or None.
     """
     import torch
 
@@ -73,18 +73,22 @@ def walk(
             tensors = kept.load(group)
             if tensors is None:
                 changed = change(name, layer, moments(layer, index, batches, watched))
-                tensors = {key: value.to(torch.bfloat16).contiguous() for key, value in changed.items()}
+                tensors = {key: value.to(torch.bfloat16).contiguous().cpu() for key, value in changed.items()}
                 kept.save(group, tensors)
             else:
                 kept.reused += 1
             kept.drop(group)
-            put(layer, name, {key: value.float() for key, value in tensors.items()})
+            put(
+                layer,
+                name,
+                {key: value.float().to(batches[0].states.device) for key, value in tensors.items()},
+            )
             for batch in batches:
                 batch.states = _call(layer, index, batch)
             found.update(tensors)
             # The wide weights are not needed any more.
             for parameter in layer.parameters():
-                parameter.data = torch.empty(0)
+                parameter.data = torch.empty(0, device=parameter.device)
             place.progress(index + 1, len(layers), f"layer {index + 1}/{len(layers)}")
     return found, kept.reused or None
 
@@ -95,11 +99,11 @@ def enter(model: Any, layers: Sequence[Any], rows: Sequence[Row]) -> list[Batch]
 
     batches = []
     for part in by_length(rows):
-        ids, *_ = training.collate(rows, part, 0)
+        ids, *_ = training.collate(rows, part, 0, devices.of(model))
         real = torch.zeros(ids.shape, dtype=torch.bool)
         for line, index in enumerate(part):
             real[line, : len(rows[index].ids)] = True
-        batch = Batch(None, real, [])
+        batch = Batch(None, real.to(ids.device), [])
         for layer in layers:
             layer.forward = _recorder(batch)
         try:

@@ -15,7 +15,7 @@ from typing import Any
 from leanmodel_api.base import number
 from leanmodel_api.errors import Issue
 
-from .. import families, hf, memory
+from .. import devices, families, hf, memory
 from ..batches import Row, by_length
 from ..shapes import ModelShape, forward_flops
 from . import training
@@ -166,10 +166,11 @@ def influence(place: Place, rows: Sequence[Row]) -> list[float]:
     parts, tokens = by_length(rows), sum(len(row.ids) for row in rows)
     with torch.no_grad():
         for done, part in enumerate(parts):
-            ids, *_ = training.collate(rows, part, 0)
+            ids, *_ = training.collate(rows, part, 0, devices.of(model))
             weight = torch.zeros(ids.shape, dtype=torch.double)
             for line, index in enumerate(part):
                 weight[line, : len(rows[index].ids)] = 1.0
+            weight = weight.to(ids.device)
             model.base_model(input_ids=ids, use_cache=False)
             place.progress(done + 1, len(parts), "measuring influence")
     for handle in handles:

@@ -19,7 +19,7 @@ from leanmodel_api.errors import Issue
 from leanmodel_api.step_rules import quantize_issues
 from leanmodel_api.steps import MADE_FOR
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..families import HEAD
 from ..shapes import Linear, ModelShape, forward_flops, groups_that_fit, targeted
 from . import scaling, sensitive, token_table
@@ -263,6 +263,7 @@ def compress_and_save(model: Any, place: Place, task: Task) -> int:
         return 0
     compressor = ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model, skip_compressed=True)
+    devices.brought_home(model)
     model.to(torch.bfloat16)
     model.config._name_or_path = ""
     if task.spec.embeddings is not None:

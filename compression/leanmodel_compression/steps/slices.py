@@ -45,7 +45,7 @@ def spread(units: Any, width: int) -> Any:
     """Return the columns (or rows) of units that are ``width`` neighbours each."""
     import torch
 
-    return (units[:, None] * width + torch.arange(width)[None, :]).reshape(-1)
+    return (units[:, None] * width + torch.arange(width, device=units.device)[None, :]).reshape(-1)
 
 
 def refit(weight: Any, moments: Any, kept: Any) -> Any:
@@ -58,7 +58,7 @@ def refit(weight: Any, moments: Any, kept: Any) -> Any:
     """
     import torch
 
-    mask = torch.ones(weight.shape[1], dtype=torch.bool)
+    mask = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     mask[kept] = False
     gone = mask.nonzero().reshape(-1)
     inner = moments[kept][:, kept]

@@ -18,7 +18,7 @@ from leanmodel_api.errors import Issue
 from leanmodel_api.step_rules import prune_issues
 from leanmodel_api.steps import WEIGHT_METHODS
 
-from .. import families, hf, memory
+from .. import devices, families, hf, memory
 from ..shapes import Linear, ModelShape, forward_flops, targeted
 from . import masks
 from .protocol import Outcome, Place, StepError, Task, Work, checked, samples
@@ -127,7 +127,7 @@ class WeightPruning:
             tensors = read(place)
             for index, linear in enumerate(linears):
                 weight = tensors[f"{linear.name}.weight"]
-                weight[by_magnitude(weight, task.spec)] = 0
+                weight[by_magnitude(weight.to(devices.here()), task.spec).cpu()] = 0
                 place.progress(index + 1, len(linears), f"{index + 1}/{len(linears)} layers")
         else:
             changed, resumed_at = calibrate.prune(linears, share(task.spec), samples(task), task, place)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import hf
+from .. import devices, hf
 from ..batches import Row, by_length
 from . import training
 from .protocol import Place
@@ -32,7 +32,7 @@ class Teacher(Protocol):
     """Gives the frozen model's logits at the answer positions of a micro-batch, in collate's order."""
 
     def logits(self, part: Sequence[int]) -> Any:
-        """Return logits in float32, positions × vocabulary."""
+        """Return logits in float32, positions × vocabulary, on whatever device they come from."""
         ...
 
 
@@ -41,13 +41,13 @@ class LiveTeacher:
 
     def __init__(self, folder: Path, rows: Sequence[Row], pad: int):
         """Load the frozen model."""
-        self._model, self._rows, self._pad = hf.load_model(folder), rows, pad
+        self._model, self._rows, self._pad = hf.load_model(folder, device=devices.teacher()), rows, pad
 
     def logits(self, part: Sequence[int]) -> Any:
         """Ask the model."""
         import torch
 
-        ids, where, columns, _ = training.collate(self._rows, part, self._pad)
+        ids, where, columns, _ = training.collate(self._rows, part, self._pad, devices.of(self._model))
         with torch.no_grad():
             return training.answer_logits(self._model, ids, where, columns)
 
@@ -104,7 +104,7 @@ def _ask(
             logits, begin = live.logits(part), 0
             for index in part:
                 end = begin + rows[index].answers
-                tensors[str(index)] = logits[begin:end].half().clone()
+                tensors[str(index)] = logits[begin:end].half().clone().cpu()
                 begin = end
             done += 1
             place.progress(units * done / most, total, f"asking the teacher, {done}/{most}")

@@ -13,7 +13,7 @@ from leanmodel_api.base import number
 from leanmodel_api.errors import Issue
 from leanmodel_api.steps import TrainingFields
 
-from .. import checkpoint
+from .. import checkpoint, devices
 from ..batches import Row, batch_at, largest_micro, micro_batches, padded_tokens, steps_in
 from ..shapes import ModelShape
 from . import stopping
@@ -158,10 +158,18 @@ def issues(task: Task) -> list[Issue]:
     return found
 
 
-def collate(rows: Sequence[Row], part: Sequence[int], pad: int) -> tuple[Any, Any, Any, Any]:
+def collate(
+    rows: Sequence[Row], part: Sequence[int], pad: int, device: Any = devices.CPU
+) -> tuple[Any, Any, Any, Any]:
     """Return a micro-batch.
 
     Rows are padded on the right, and need no mask: under causal attention no answer position sees padding.
+
+    Args:
+        rows: of which some are taken.
+        part: their indices.
+        pad: any token.
+        device: where the tensors go: the model's.
 
     Returns:
         ids (rows × width), and for each answer position its row, its column and the token that is wanted.
@@ -179,7 +187,8 @@ def collate(rows: Sequence[Row], part: Sequence[int], pad: int) -> tuple[Any, An
         where += [line] * row.answers
         columns += range(row.first - 1, len(row.ids) - 1)
         wanted += row.ids[row.first :]
-    return ids, torch.tensor(where), torch.tensor(columns), torch.tensor(wanted)
+    made = (ids, torch.tensor(where), torch.tensor(columns), torch.tensor(wanted))
+    return made[0].to(device), made[1].to(device), made[2].to(device), made[3].to(device)
 
 
 def answer_logits(model: Any, ids: Any, where: Any, columns: Any) -> Any:
@@ -323,9 +332,9 @@ def restore(
     for name, parameter in trained.items():
         parameter.data.copy_(tensors.pop(f"weight/{name}"))
         optimiser.state[parameter] = {
-            "step": torch.tensor(float(found.at)),
-            "exp_avg": tensors.pop(f"mean/{name}"),
-            "exp_avg_sq": tensors.pop(f"square/{name}"),
+            "step": torch.tensor(float(found.at)).to(parameter.device),
+            "exp_avg": tensors.pop(f"mean/{name}").to(parameter.device),
+            "exp_avg_sq": tensors.pop(f"square/{name}").to(parameter.device),
         }
     return found.at, float(found.state["seconds"]), float(found.state["running"])
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from leanmodel_api.errors import Issue
 
-from .. import families, hf, memory
+from .. import devices, families, hf, memory
 from ..batches import Row
 from ..classifiers.shapes import any_shape
 from ..shapes import ModelShape, forward_flops
@@ -205,13 +205,15 @@ class Trimming:
         rows = [self.tokens(row)[:COMPARED_TOKENS] for row in train(task)[:COMPARED_ROWS]]
         model = self.load(place.source)
         with torch.no_grad():
-            before = [self.answers(model, torch.tensor([list(ids)]), kept) for ids in rows]
+            device = devices.of(model)
+            before = [self.answers(model, torch.tensor([list(ids)]).to(device), kept) for ids in rows]
         del model
         memory.give_back()
         model = self.load(place.target)
         for ids, wanted in zip(rows, before, strict=True):
+            new = torch.tensor([[number[before] for before in ids]]).to(device)
             with torch.no_grad():
-                found = self.answers(model, torch.tensor([[number[before] for before in ids]]), None)
+                found = self.answers(model, new, None)
             if float((found - wanted).abs().max()) > TOLERANCE * max(1.0, float(wanted.abs().max())):
                 raise broken(task, "has other logits than the model it was cut from")
 

@@ -17,7 +17,7 @@ from leanmodel_api.base import number
 from leanmodel_api.errors import Issue
 from leanmodel_api.step_rules import prune_issues
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..batches import Row, by_length
 from ..families import HEAD, Family, of_model
 from ..shapes import ModelShape, forward_flops
@@ -100,15 +100,15 @@ class Passes:
         """Begin with the first."""
         self._place, self._begun = place, 0
 
-    def over(self, rows: Sequence[Row]) -> Iterator[tuple[Any, Any]]:
-        """Yield ids (rows × width) and which of them are no padding."""
+    def over(self, rows: Sequence[Row], device: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield ids (rows × width) and which of them are no padding, on the model's device."""
         import torch
 
         parts = by_length(rows)
         for done, part in enumerate(parts):
-            ids, *_ = training.collate(rows, part, 0)
+            ids, *_ = training.collate(rows, part, 0, device)
             lengths = torch.tensor([len(rows[index].ids) for index in part])
-            yield ids, torch.arange(ids.shape[1])[None] < lengths[:, None]
+            yield ids, (torch.arange(ids.shape[1])[None] < lengths[:, None]).to(device)
             words = "measuring channels" if self._begun == 0 else "measuring norms"
             self._place.progress(self._begun * len(parts) + done + 1, 2 * len(parts), words)
         self._begun += 1
@@ -125,19 +125,20 @@ def importance(model: Any, rows: Sequence[Row], passes: Passes) -> Any:
     """Return each channel's importance: the mean size of its normalised values over tokens, summed over norms."""
     import torch
 
-    total, real, tokens = torch.zeros(model.config.hidden_size, dtype=torch.double), torch.zeros(0), 0
+    total = torch.zeros(model.config.hidden_size, dtype=torch.double, device=devices.of(model))
+    real, tokens = torch.zeros(0), 0
 
     def measure(_module: Any, _given: Any, output: Any) -> None:
         total.add_(output[real].double().abs().sum(0))
 
     handles = [norm.register_forward_hook(measure) for norm in norms(model).values()]
     with torch.no_grad():
-        for ids, real in passes.over(rows):  # noqa: B007 - the hooks read it
+        for ids, real in passes.over(rows, devices.of(model)):  # noqa: B007 - the hooks read it
             model.base_model(input_ids=ids, use_cache=False)
             tokens += int(real.sum())
     for handle in handles:
         handle.remove()
-    return total / tokens
+    return total.cpu() / tokens
 
 
 def largest(scores: Any, count: int) -> Any:
@@ -150,17 +151,18 @@ def scales(model: Any, rows: Sequence[Row], kept: Any, passes: Passes) -> dict[s
     import torch
 
     totals, real, tokens = dict.fromkeys(norms(model), 0.0), torch.zeros(0), 0
+    stays = kept.to(devices.of(model))
 
     def hook(name: str) -> Any:
         def measure(_module: Any, given: Any) -> None:
             states = given[0][real].double().square()
-            totals[name] += float((states[:, kept].mean(-1) / states.mean(-1)).sqrt().sum())
+            totals[name] += float((states[:, stays].mean(-1) / states.mean(-1)).sqrt().sum())
 
         return measure
 
     handles = [norm.register_forward_pre_hook(hook(name)) for name, norm in norms(model).items()]
     with torch.no_grad():
-        for ids, real in passes.over(rows):  # noqa: B007 - the hooks read it
+        for ids, real in passes.over(rows, devices.of(model)):  # noqa: B007 - the hooks read it
             model.base_model(input_ids=ids, use_cache=False)
             tokens += int(real.sum())
     for handle in handles:

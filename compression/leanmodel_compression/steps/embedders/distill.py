@@ -14,6 +14,7 @@ from typing import Any
 from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import Issue
 
+from ... import devices
 from ...batches import by_length
 from ...classifiers import models
 from ...classifiers.pooling import Pooling
@@ -48,7 +49,8 @@ class EmbeddingDistillation(EncoderDistillation):
         assert place.teacher is not None
         spec, rows = task.spec, training.chosen(task)
         held = task.rows.validation if task.rows is not None else ()
-        student, teacher = models.load_base(place.source), models.load_base(place.teacher)
+        student = models.load_base(place.source)
+        teacher = models.load_base(place.teacher, devices.teacher())
         how = Pooling(encoder(task.shape).pooling, encoder(task.shape).normalize)
         loss_on = Vectors(task, student, teacher, how)
         trained = {name: part for name, part in student.named_parameters() if "pooler." not in name}
@@ -79,7 +81,7 @@ class Vectors(Intermediate):
         """Return the summed loss of the texts ``part`` of the rows."""
         import torch
 
-        ids, mask, _ = models.collate(rows, part)
+        ids, mask, _ = models.collate(rows, part, devices.of(self.student))
         mine, told = self.both(ids, mask)
         loss: Any = self.between(mine, told, mask)
         if self.whole:
@@ -97,10 +99,10 @@ def mean_cosine(student: Any, teacher: Any, how: Pooling, rows: Sequence[Any]) -
     total = 0.0
     with torch.no_grad():
         for part in by_length(rows):
-            ids, mask, _ = models.collate(rows, part)
+            ids, mask, _ = models.collate(rows, part, devices.of(student))
+            asked = {"input_ids": ids, "attention_mask": mask}
             one, other = (
-                how.of(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
-                for model in (student, teacher)
+                how.of(devices.asked(model, asked).last_hidden_state, mask) for model in (student, teacher)
             )
             total += float(torch.nn.functional.cosine_similarity(one, other, dim=-1).sum())
     return total / len(rows)

@@ -9,6 +9,7 @@ from typing import Any
 from leanmodel_api.classification import EMBEDDING
 from leanmodel_api.errors import Issue
 
+from ... import devices
 from ...classifiers import models, onnx_file
 from ...classifiers.pooling import Pooling
 from ..encoders.common import encoder
@@ -29,7 +30,7 @@ class EmbeddingExporting(Exporting):
 
     def load(self, folder: Path) -> Any:
         """Return the encoder without a head."""
-        return models.load_base(folder)
+        return models.load_base(folder, devices.CPU)
 
     def write(self, model: Any, path: Path, task: Task) -> int:
         """Export the vectors."""

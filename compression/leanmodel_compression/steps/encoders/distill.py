@@ -19,6 +19,7 @@ from leanmodel_api.base import number
 from leanmodel_api.classification import TASK
 from leanmodel_api.errors import Issue
 
+from ... import devices
 from ...classifiers import models
 from ...shapes import ModelShape, forward_flops
 from .. import stopping, training
@@ -98,7 +99,7 @@ class EncoderDistillation(WithRows, EncoderStep):
         spec, rows = task.spec, training.chosen(task)
         held = task.rows.validation if task.rows is not None else ()
         student = models.load_with_head(place.source, labels_of(task), task.seed)
-        teacher = models.load(place.teacher)
+        teacher = models.load(place.teacher, devices.teacher())
         loss_on = Objectives(task, student, teacher)
         trained = dict(student.named_parameters())
         judge = stopping.mean_loss(student, held, partial(loss_on, held))
@@ -129,13 +130,13 @@ class Intermediate:
             self.theirs = Recorder(teacher, {other for _, other in self.relations})
 
     def both(self, ids: Any, mask: Any) -> tuple[Any, Any]:
-        """Return the student's and the teacher's outputs of a micro-batch."""
+        """Return the student's and the teacher's outputs of a micro-batch, both on the student's device."""
         import torch
 
-        asked = {"input_ids": ids, "attention_mask": mask, "output_hidden_states": self.hidden > 0}
+        asked = {"input_ids": ids, "attention_mask": mask}
         with torch.no_grad():
-            told = self.teacher(**asked)
-        return self.student(**asked), told
+            told = devices.asked(self.teacher, asked, output_hidden_states=self.hidden > 0)
+        return self.student(**asked, output_hidden_states=self.hidden > 0), told
 
     def between(self, mine: Any, told: Any, mask: Any) -> Any:
         """Return the summed loss of what lies inside, 0 where nothing of it is matched."""
@@ -146,7 +147,8 @@ class Intermediate:
         if self.attention:
             one, other = self.mine.take(), self.theirs.take()
             ours = [one[layer] for layer, _ in self.relations]
-            theirs = [other[layer] for _, layer in self.relations]
+            # The teacher's may come from another device.
+            theirs = [tuple(part.to(mask.device) for part in other[layer]) for _, layer in self.relations]
             loss = loss + self.attention * relation_loss(ours, theirs, mask, even(mask), self.heads)
         return loss
 
@@ -169,7 +171,7 @@ class Objectives(Intermediate):
         """Return the summed loss of the texts ``part`` of the rows."""
         import torch.nn.functional as functional
 
-        ids, mask, wanted = models.collate(rows, part)
+        ids, mask, wanted = models.collate(rows, part, devices.of(self.student))
         mine, told = self.both(ids, mask)
         loss = self.labelled * functional.cross_entropy(mine.logits, wanted, reduction="sum")
         if self.told:

@@ -11,7 +11,7 @@ from typing import Any
 from leanmodel_api.classification import TASK
 from leanmodel_api.errors import Issue
 
-from ... import hf, memory
+from ... import devices, hf, memory
 from ...classifiers import models, onnx_file
 from ...shapes import ModelShape
 from ..protocol import Outcome, Place, StepError, Task, Work
@@ -101,7 +101,7 @@ class Exporting(EncoderStep):
 
     def load(self, folder: Path) -> Any:
         """Return the model to export."""
-        return models.load(folder)
+        return models.load(folder, devices.CPU)
 
     def write(self, model: Any, path: Path, task: Task) -> int:
         """Export it in float32; return how many operators the file has."""

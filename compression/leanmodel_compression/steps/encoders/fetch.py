@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leanmodel_api.errors import Issue
 
-from ... import hf, memory
+from ... import devices, hf, memory
 from ...classifiers import models
 from ..protocol import Outcome, Place, StepError, Task, Work
 from .common import FLOAT, EncoderStep, encoder, looked
@@ -32,8 +32,9 @@ class EncoderFetching(EncoderStep):
         """Write the model, its configuration and its tokenizer into the target folder."""
         place.progress(0, 2, "reading weights")
         shape = encoder(task.shape)
+        load = models.load if shape.labels else models.load_base
         try:
-            model = models.load(place.source) if shape.labels else models.load_base(place.source)
+            model = load(place.source, devices.CPU)
         except hf.MissingWeightsError as error:
             raise StepError(Issue(task.field, str(error), "fetch or export the whole model")) from error
         models.save(model, place.target)

@@ -9,7 +9,7 @@ from typing import Any
 from leanmodel_api.classification import TASK
 from leanmodel_api.errors import Issue
 
-from ... import hf
+from ... import devices, hf
 from ...classifiers import models
 from ...shapes import ModelShape
 from .. import stopping, training
@@ -63,7 +63,7 @@ class EncoderFinetuning(WithRows, EncoderStep):
         rows, held = training.chosen(task), task.rows.validation if task.rows is not None else ()
 
         def loss_on(rows: Any, part: Any) -> Any:
-            ids, mask, labels = models.collate(rows, part)
+            ids, mask, labels = models.collate(rows, part, devices.of(model))
             logits = model(input_ids=ids, attention_mask=mask).logits
             return functional.cross_entropy(logits, labels, reduction="sum")
 

@@ -17,7 +17,7 @@ from leanmodel_api.classification import Task as TaskName
 from leanmodel_api.errors import Issue
 from leanmodel_api.step_rules import prune_issues
 
-from ... import memory
+from ... import devices, memory
 from ...batches import MICRO_TOKENS, by_length
 from ...classifiers import models
 from ...classifiers.shapes import FEEDS
@@ -114,7 +114,8 @@ class EncoderNeurons(ByActivations):
                     kept.reused += 1
                 kept.drop(group)
                 for name, tensor in tensors.items():
-                    model.base_model.get_parameter(name).data = tensor
+                    parameter = model.base_model.get_parameter(name)
+                    parameter.data = tensor.to(parameter.device)
                 place.progress(index + 1, len(layers), f"layer {index + 1}/{len(layers)}")
         for name in WIDTHS:
             if name in model.config.to_dict():
@@ -172,7 +173,7 @@ class Texts:
     def __init__(self, model: Any, rows: Sequence[Any]):
         """Take the model without its head, and the rows."""
         self.model = model
-        self.batches = [models.collate(rows, part)[:2] for part in by_length(rows)]
+        self.batches = [models.collate(rows, part, devices.of(model))[:2] for part in by_length(rows)]
 
     def moments(self, layer: str, names: Sequence[str]) -> dict[str, Any]:
         """Return the second moments of what goes into modules of a layer, padding left out.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leanmodel_api.jobs import CompressResources, JobResources
 from leanmodel_api.resource import LeanModel
-from leanmodel_api.serving import JobResources
 
 from .. import names, teacher, volumes
 from ..settings import Settings
@@ -15,6 +15,7 @@ from .owner import Owner
 from .pods import (
     CONTAINER_SECURITY,
     SCRATCH_PATH,
+    bounds,
     environment,
     pod_security,
     provider_key_file,
@@ -57,7 +58,10 @@ def shape(model: LeanModel, work: JobSpec, settings: Settings) -> str:
     """Return the hash of what a failed Job may be tried again with: resources, image, and the user's word."""
     resources = _resources(model, work.stage)
     retry = model.metadata.annotations.get(names.ANNOTATION_RETRY, "")
-    return names.digest([resources.model_dump(mode="json"), _image(work.stage, settings), retry], 10)
+    # What is as it is by default is left out: a field that comes with a release makes no Job anew.
+    given = resources.model_dump(mode="json", include={"cpu", "memory"})
+    given |= resources.model_dump(mode="json", exclude={"cpu", "memory"}, exclude_defaults=True)
+    return names.digest([given, _image(work.stage, settings), retry], 10)
 
 
 def job(owner: Owner, model: LeanModel, work: JobSpec, settings: Settings) -> dict[str, Any]:
@@ -119,10 +123,7 @@ def _pod(owner: Owner, model: LeanModel, work: JobSpec, settings: Settings, name
                 "name": "job", "image": _image(work.stage, settings), "imagePullPolicy": settings.image_pull_policy,
                 "command": [*_SHELL, *_command(work), *(("--teacher-key-file", provider_key_file(key)) if key else ())],
                 "env": environment({"HOME": SCRATCH_PATH, "PYTHONUNBUFFERED": "1"}),
-                "resources": {
-                    "requests": {"cpu": resources.cpu, "memory": resources.memory},
-                    "limits": {"memory": resources.memory},
-                },
+                "resources": bounds(resources.cpu, resources.memory, _gpus(resources)),
                 "securityContext": CONTAINER_SECURITY,
                 "volumeMounts": mounts,
             }
@@ -159,3 +160,7 @@ def _image(stage: str, settings: Settings) -> str:
 
 def _resources(model: LeanModel, stage: str) -> JobResources:
     return model.spec.jobs.prove if stage == "prove" else model.spec.jobs.compress
+
+
+def _gpus(resources: JobResources) -> int:
+    return resources.gpu if isinstance(resources, CompressResources) else 0

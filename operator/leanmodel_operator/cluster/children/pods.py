@@ -86,6 +86,15 @@ def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": values[name]} for name in sorted(values)]
 
 
+def bounds(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
+    """Return requests and limits: memory is the same in both, so that a node's pressure takes others first."""
+    requests: dict[str, str] = {"cpu": cpu, "memory": memory}
+    limits: dict[str, str] = {"memory": memory}
+    if gpu:
+        requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(gpu)
+    return {"requests": requests, "limits": limits}
+
+
 def pull_secrets(found: Iterable[str]) -> dict[str, Any]:
     """Return imagePullSecrets, or nothing where there are none."""
     listed = [{"name": name} for name in found]

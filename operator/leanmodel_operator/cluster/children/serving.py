@@ -19,6 +19,7 @@ from .pods import (
     REDIS_PATH,
     SCRATCH_PATH,
     TOKENS_PATH,
+    bounds,
     environment,
     merged,
     pod_security,
@@ -156,7 +157,7 @@ def head_template(owner: Owner, model: LeanModel, settings: Settings) -> dict[st
             {"name": "serve", "containerPort": rayservice.SERVE_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": rayservice.METRICS_PORT, "protocol": "TCP"},
         ],
-        "resources": _bounds(f"{round(cpu * 1000)}m", f"{round(memory / 2**20)}Mi"),
+        "resources": bounds(f"{round(cpu * 1000)}m", f"{round(memory / 2**20)}Mi"),
     }
     # There from the beginning, though it be empty: a Secret that is made later reaches the pod without a new template.
     keys = {
@@ -193,7 +194,7 @@ def worker_template(owner: Owner, model: LeanModel, role: Role, settings: Settin
     serving = model.spec.serving.large if role == "Large" else model.spec.serving.lean
     container = {
         "ports": [{"name": "metrics", "containerPort": rayservice.METRICS_PORT, "protocol": "TCP"}],
-        "resources": _bounds(serving.resources.cpu, serving.resources.memory, serving.resources.gpu),
+        "resources": bounds(serving.resources.cpu, serving.resources.memory, serving.resources.gpu),
     }
     part = role.lower()
     return _template(owner, model, settings, part, rayservice.WORKER_CONTAINER, container, [], [])
@@ -240,12 +241,3 @@ def _template(
     }
     override = (model.spec.serving.overrides or {}).get("podTemplate")
     return merged(template, override) if isinstance(override, dict) else template
-
-
-def _bounds(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
-    """Return requests and limits: memory is the same in both, so that a node's pressure takes others first."""
-    requests: dict[str, str] = {"cpu": cpu, "memory": memory}
-    limits: dict[str, str] = {"memory": memory}
-    if gpu:
-        requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(gpu)
-    return {"requests": requests, "limits": limits}
