@@ -96,6 +96,7 @@ def use(wanted: Device) -> Devices:
         RefusedError: GPUs are wanted, and there is none.
     """
     global _here  # noqa: PLW0603 - one choice for a process, as torch's own number of threads is
+    _here = Devices()
     _here = choose(wanted, visible() if wanted != "CPU" else 0)
     return _here
 

@@ -9,14 +9,17 @@ by another one's generator, and reading a device's memory as NumPy's or as a fil
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import safetensors.torch
 import torch
 from compressed_tensors.utils import impl_backend
+from conftest import run_plan
 from llmcompressor.modifiers.gptq import gptq_quantize
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -24,9 +27,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import modeling_utils
 
+from leanmodel_api.plan import CompressPlan, CompressResult
+from leanmodel_store.artifacts import Store
+
 CPU = torch.device("cpu")
 GPU = torch.device("cuda:0")
-SECOND = torch.device("cuda:1")
+FIRST = "cuda:0 (pretended cuda:0)"
+"""What a figure says of a step on one of them."""
 # Operators that carry numbers from one device to another, or read one number, or no numbers at all.
 _CARRIES = {"_to_copy", "copy_", "_copy_from", "_local_scalar_dense", "set_", "lift_fresh", "_has_compatible_shallow_copy_type"}  # fmt: skip
 _READS = {"numpy", "__array__", "__dlpack__"}
@@ -221,6 +228,9 @@ def pretended(count: int = 1, free: int = 2**36) -> Iterator[Places]:
         "reset_peak_memory_stats": lambda *_: None,
         "synchronize": lambda *_: None,
         "empty_cache": lambda: None,
+        # torch's exporter keeps and restores the state of every generator.
+        "get_rng_state": lambda *_: torch.zeros(1),
+        "set_rng_state": lambda *_: None,
     }
     general: dict[str, Any] = {
         "is_available": lambda: True,
@@ -250,3 +260,19 @@ def pretended(count: int = 1, free: int = 2**36) -> Iterator[Places]:
         stack.enter_context(_Operators(places))
         stack.enter_context(_Calls(places))
         yield places
+
+
+def copied(store: Store, folder: Path) -> Store:
+    """Return a store with the same artifacts."""
+    shutil.copytree(store.root, folder)
+    return Store(folder)
+
+
+def both(plan: CompressPlan, one: Store, other: Store, count: int = 1) -> CompressResult:
+    """Run a plan on the processor and on pretended GPUs, hold their bytes together, and return the second result."""
+    plain = run_plan(plan, one)
+    with pretended(count):
+        made = run_plan(plan, other)
+    assert [step.artifact for step in made.steps] == [step.artifact for step in plain.steps]
+    assert {step.device for step in plain.steps} == {"CPU"}
+    return made

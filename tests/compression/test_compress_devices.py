@@ -1,4 +1,4 @@
-"""Every step on a pretended GPU: no operator meets tensors of two devices, and the bytes are the processor's."""
+"""Every step of decoders on a pretended GPU: no operator meets tensors of two devices, the bytes are the processor's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import data_set, lean_plan, plan_of, run_plan
 from decoder_making import make_model
-from encoder_making import large_plan, make_encoder, sentence_encoder, student_plan, vectors_fields
-from pretend_device import MixedDevicesError, pretended
+from pretend_device import FIRST, both, copied
 
-from leanmodel_api.plan import CompressPlan, CompressResult
+from leanmodel_api.plan import CompressResult
+from leanmodel_compression.steps import teachers
 from leanmodel_store.artifacts import Store
+
+pytestmark = [pytest.mark.compression, pytest.mark.timeout(590)]
 
 TRAINING = {"epochs": "1", "learningRate": "0.01", "maxExamples": 32, "checkpointSteps": 2, "batchSize": 8}
 HEAL = {"type": "Heal", **TRAINING}
@@ -57,37 +58,54 @@ def grouped(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, grouped: Path) -> tuple[Store, CompressResult]:
-    """A store with the large model; each test makes its lean model in a copy."""
+    """A store with the large model; each test makes its lean model in copies."""
     store = Store(tmp_path_factory.mktemp("kept") / "store")
     return store, run_plan(plan_of(source={"uri": f"file:{grouped}"}), store)
-
-
-def copied(kept: tuple[Store, CompressResult], folder: Path) -> Store:
-    import shutil
-
-    shutil.copytree(kept[0].root, folder)
-    return Store(folder)
-
-
-def digests(made: CompressResult) -> list[str]:
-    return [step.artifact for step in made.steps]
-
-
-def both(plan: CompressPlan, one: Store, other: Store, count: int = 1) -> CompressResult:
-    """Run a plan on the processor and on pretended GPUs; return the second result, after holding both together."""
-    plain = run_plan(plan, one)
-    with pretended(count):
-        made = run_plan(plan, other)
-    assert digests(made) == digests(plain)
-    assert {step.device for step in plain.steps} == {"CPU"}
-    return made
 
 
 @pytest.mark.parametrize("name", DECODER)
 def test_a_step_on_a_gpu_makes_the_same_bytes(
     name: str, kept: tuple[Store, CompressResult], tmp_path: Path, data_file: Path
 ) -> None:
-    plan = lean_plan(kept[1], data_file, DECODER[name])
-    made = both(plan, copied(kept, tmp_path / "one"), copied(kept, tmp_path / "other"))
-    computing = [step for step in made.steps if step.type not in ("Share", "Expand")]
-    assert {step.device for step in computing} == {"cuda:0 (pretended cuda:0)"}
+    stores = copied(kept[0], tmp_path / "one"), copied(kept[0], tmp_path / "other")
+    made = both(lean_plan(kept[1], data_file, DECODER[name]), *stores)
+    hosts = [step for step in made.steps if step.type in ("Share", "Expand")]
+    assert {step.device for step in hosts} <= {"CPU"}
+    assert {step.device for step in made.steps if step not in hosts} == {FIRST}
+    assert all("peakDeviceBytes" in step.figures for step in made.steps if step not in hosts)
+
+
+@pytest.mark.parametrize("method", ["Full", "LoRA"])
+def test_a_large_model_is_adapted_on_a_gpu(
+    method: str, grouped: Path, store: Store, tmp_path: Path, data_file: Path
+) -> None:
+    tuned = {**TRAINING, "method": method, **({"loraRank": 2} if method == "LoRA" else {"trainLayers": 2})}
+    plan = plan_of(source={"uri": f"file:{grouped}"}, finetune=tuned, dataSets=[data_set(data_file)])
+    made = both(plan, store, Store(tmp_path / "other"))
+    assert [step.device for step in made.steps] == ["CPU", FIRST]
+
+
+def test_a_gpt2_whose_layers_are_turned_is_trained_and_cut(
+    tmp_path: Path, texts: list[tuple[str, str]], store: Store, data_file: Path
+) -> None:
+    folder = make_model(tmp_path / "gpt2", texts, "GPT2")
+    large = run_plan(plan_of(source={"uri": f"file:{folder}"}), store)
+    steps = [NEURONS, HEAL, {"type": "Quantize", "scheme": "W8A8"}]
+    both(
+        lean_plan(large, data_file, steps), copied(store, tmp_path / "one"), copied(store, tmp_path / "other")
+    )
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["logits kept", "teacher asked each time"])
+def test_of_two_gpus_the_teacher_has_the_last(
+    live: bool,
+    kept: tuple[Store, CompressResult],
+    tmp_path: Path,
+    data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if live:
+        monkeypatch.setattr(teachers, "KEPT_BYTES", 0)
+    plan = lean_plan(kept[1], data_file, [{"type": "Distill", **TRAINING}])
+    made = both(plan, copied(kept[0], tmp_path / "one"), copied(kept[0], tmp_path / "other"), 2)
+    assert made.steps[0].device == "cuda:0 (pretended cuda:0), cuda:1 (pretended cuda:1)"

@@ -13,7 +13,7 @@ from typing import Any
 
 from leanmodel_api.base import number
 
-from .. import hf, memory
+from .. import devices, hf, memory
 from ..batches import Row
 from ..shapes import ModelShape
 from . import training
@@ -53,7 +53,7 @@ class Inside:
         """Load the teacher, and listen to both models' attention where it is matched."""
         spec = task.spec
         assert place.teacher is not None
-        self._student, self._teacher = student, hf.load_model(place.teacher)
+        self._student, self._teacher = student, hf.load_model(place.teacher, device=devices.teacher())
         self._hidden = number(spec.hidden_weight or "1") if "Hidden" in spec.objectives else 0.0
         self._attention = number(spec.attention_weight or "1") if "Attention" in spec.objectives else 0.0
         self._states, self._relations = hidden_pairs(task), attention_pairs(task)
@@ -64,20 +64,21 @@ class Inside:
             self._theirs = DecoderRecorder(self._teacher, teacher, {other for _, other in self._relations})
 
     def both(self, ids: Any) -> tuple[Any, Any]:
-        """Return the student's and the teacher's outputs of a micro-batch (rows × width)."""
+        """Return the student's and the teacher's outputs of a micro-batch (rows × width), both on the student's device."""
         import torch
 
-        asked = {"input_ids": ids, "use_cache": False, "output_hidden_states": self._hidden > 0}
+        how = {"use_cache": False, "output_hidden_states": self._hidden > 0}
         with torch.no_grad():
-            told = self._teacher.base_model(**asked)
-        return self._student.base_model(**asked), told
+            told = devices.asked(self._teacher.base_model, {"input_ids": ids}, **how)
+        return self._student.base_model(input_ids=ids, **how), told
 
     def told(self, outputs: Any, where: Any, columns: Any) -> Any:
         """Return the teacher's logits at answer positions."""
         import torch
 
         with torch.no_grad():
-            return training.head_logits(self._teacher, outputs.last_hidden_state[where, columns])
+            states = outputs.last_hidden_state[where, columns].to(devices.of(self._teacher))
+            return training.head_logits(self._teacher, states)
 
     def between(self, mine: Any, told: Any, rows: Sequence[Row], part: Sequence[int]) -> Any:
         """Return the loss of what lies inside, summed over answer positions."""
@@ -89,7 +90,8 @@ class Inside:
         if self._attention:
             one, other = self._mine.take(), self._theirs.take()
             ours = [one[layer] for layer, _ in self._relations]
-            theirs = [other[layer] for _, layer in self._relations]
+            # The teacher's may come from another device.
+            theirs = [tuple(part.to(weight.device) for part in other[layer]) for _, layer in self._relations]
             loss = loss + self._attention * relation_loss(ours, theirs, seen, weight, self._heads)
         return loss
 

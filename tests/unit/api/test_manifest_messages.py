@@ -229,6 +229,9 @@ CASES: list[tuple[str, list[tuple[str, Any]], str, str]] = [
     ("rollout", [("spec.rollout", {"steps": [{"weight": 5}]})], "spec.rollout.steps", "not supported yet"),
     ("heads without relations", [("spec.lean.steps.1", {"type": "Distill", "objectives": ["Hidden"], "relationHeads": 3})], "spec.lean.steps[1].relationHeads", "without Attention in objectives"),
     ("smoothing weights", [("spec.lean.steps.2", {**QUANTIZE, "scheme": "W8A16", "algorithm": "SmoothQuant"})], "spec.lean.steps[2].algorithm", "write scheme: W8A8"),
+    ("a GPU that is not given", [("spec.jobs", {"compress": {"device": "GPU"}})], "spec.jobs.compress.gpu", "write 1, or device: Auto"),
+    ("a GPU that is not used", [("spec.jobs", {"compress": {"device": "CPU", "gpu": 1}})], "spec.jobs.compress.gpu", "write 0, or device: Auto"),
+    ("no such device", [("spec.jobs", {"compress": {"device": "TPU"}})], "spec.jobs.compress.device", "Auto"),
     ("overrides", [("spec.serving", {"overrides": {"podTemplate": {}}})], "spec.serving.overrides", "not supported yet"),
     ("bucket store", [("spec.store", {"uri": "s3://b"})], "spec.store.uri", "not supported yet"),
 ]  # fmt: skip

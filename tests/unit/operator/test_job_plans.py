@@ -10,6 +10,9 @@ import pytest
 from leanmodel_api.manifest import load
 from leanmodel_api.plan import CompressResult
 from leanmodel_api.search import SearchBudget
+from leanmodel_operator.cluster.children.job import JobSpec, job, shape
+from leanmodel_operator.cluster.children.owner import Owner
+from leanmodel_operator.cluster.settings import Settings
 from leanmodel_operator.jobs import large_plan, lean_plan
 
 
@@ -101,3 +104,31 @@ def test_a_model_that_is_brought_along_is_taught_by_the_large_one_where_steps_wo
 
 def made() -> CompressResult:
     return CompressResult(name="demo", role="Large", plan="0" * 16, artifact="sha256:" + "1" * 64, bytes=10)
+
+
+def test_the_device_is_told_and_makes_no_other_plan() -> None:
+    plain, gpu = model(), model(jobs={"compress": {"gpu": 1, "device": "GPU"}})
+    plans = [(large_plan(one, 2, "."), lean_plan(one, None, 2, ".")) for one in (plain, gpu)]
+    for before, after in zip(*plans, strict=True):
+        assert before is not None and after is not None
+        assert (before.limits.device, after.limits.device) == ("Auto", "GPU")
+        assert before.key() == after.key()
+
+
+@pytest.mark.parametrize(("gpu", "stage"), [(0, "compress-large"), (2, "compress-large"), (2, "compress-lean"), (2, "prove")])  # fmt: skip
+def test_gpus_are_the_compress_pods_alone(gpu: int, stage: str) -> None:
+    owner = Owner("demo", "ml", "u")
+    made = job(owner, model(jobs={"compress": {"gpu": gpu}}), JobSpec(stage, "k", "p", ()), Settings())
+    resources = made["spec"]["template"]["spec"]["containers"][0]["resources"]
+    wanted = str(gpu) if gpu and stage != "prove" else None
+    assert resources["limits"].get("nvidia.com/gpu") == resources["requests"].get("nvidia.com/gpu") == wanted
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+
+
+def test_a_failed_job_is_tried_again_on_another_device() -> None:
+    work, settings = JobSpec("compress-large", "k", "p", ()), Settings()
+    shapes = [
+        shape(model(jobs={"compress": fields}), work, settings)
+        for fields in ({}, {"device": "Auto"}, {"gpu": 1}, {"gpu": 1, "device": "GPU"})
+    ]
+    assert shapes[0] == shapes[1] and len(set(shapes)) == 3
