@@ -304,4 +304,7 @@ BAD = (
         "spec.pricing.lean", {"usdPerHour": "1", "inputUSDPerMillionTokens": "1"}, "write usdPerHour, or both"
     ),
     Bad("spec.serving.large", {"minReplicas": 3, "maxReplicas": 2}, "maxReplicas is less than minReplicas"),
+    Bad("spec.jobs.compress", {"device": "GPU"}, "gpu: device is GPU: write 1 or more"),
+    Bad("spec.jobs.compress", {"device": "CPU", "gpu": 1}, "gpu: device is CPU: write 0"),
+    Bad("spec.jobs.compress.device", "TPU", 'supported values: "Auto", "CPU", "GPU"'),
 )
