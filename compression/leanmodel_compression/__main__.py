@@ -135,9 +135,13 @@ def settle(threads: int, device: Device = "CPU") -> None:
     )
     import torch
 
+    gpu = device != "CPU" and torch.cuda.is_available()
+    if gpu:
+        # compressed-tensors and llmcompressor compute in torch: their own kernels want a compiler, which images lack.
+        os.environ["CT_ENFORCE_EAGER"] = "1"
     torch.set_num_threads(threads)
     # A few operators have no deterministic form on a GPU: there they are let pass.
-    torch.use_deterministic_algorithms(True, warn_only=device != "CPU" and torch.cuda.is_available())
+    torch.use_deterministic_algorithms(True, warn_only=gpu)
     torch.manual_seed(0)
 
 

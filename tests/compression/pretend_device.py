@@ -52,6 +52,8 @@ class Places:
         # A weak reference keeps the storage's own address from being given away: a note never speaks of another one.
         self._notes: dict[int, tuple[StorageWeakRef, torch.device]] = {}
         self.moved = 0
+        self.within: torch.device | None = None
+        """Where an operator is at work that makes tensors for itself, out of Python's sight."""
 
     def of(self, tensor: Any) -> torch.device:
         """Return where a tensor lies."""
@@ -95,6 +97,8 @@ class _Operators(TorchDispatchMode):
         own = {id(one) for one in given if name.startswith("linalg_") and not one.numel()}
         meant = [one for one in given if id(one) not in indices | own]
         device = self._common(str(func), meant) if name not in _CARRIES else None
+        if not given and self._places.within is not None:
+            device = self._places.within
         known = {tensor.untyped_storage()._cdata for tensor in given if not tensor.is_sparse}
         draws = [one for one in tree_iter((args, kwargs)) if isinstance(one, torch.Generator)]
         if device is not None and any(draw.device.type != device.type for draw in draws):
@@ -145,6 +149,13 @@ class _Calls(TorchFunctionMode):
             )
         if name in ("to", "cuda", "cpu", "type_as") and args and isinstance(args[0], torch.Tensor):
             return self._moved(func, name, args, kwargs)
+        if name == "scaled_dot_product_attention":
+            # With dropout it makes its causal mask by itself.
+            self._places.within = self._places.of(args[0])
+            try:
+                return func(*args, **kwargs)
+            finally:
+                self._places.within = None
         if kwargs.get("device") is not None:
             return self._made(func, name, args, kwargs)
         return func(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import lean_plan, plan_of, run_plan
 from encoder_making import TASK, large_plan, make_encoder, texts_set
+from llmcompressor.core import reset_session
 from pretend_device import GPU, MixedDevicesError, copied, pretended
 
 from leanmodel_api.errors import RefusedError
@@ -25,6 +27,8 @@ from leanmodel_store.artifacts import Store
 
 pytestmark = [pytest.mark.compression, pytest.mark.timeout(590)]
 HEAL = {"type": "Heal", "epochs": "1", "learningRate": "0.01", "maxExamples": 64, "checkpointSteps": 2, "batchSize": 8}  # fmt: skip
+NEURONS = {"type": "Prune", "method": "Neurons", "ratio": "0.5", "samples": 8}
+GPTQ = {"type": "Quantize", "scheme": "W4A16", "algorithm": "GPTQ", "samples": 8}
 LIMITS = {"memoryBytes": 6 * 2**30, "threads": 1}
 
 
@@ -59,6 +63,22 @@ def test_a_training_goes_on_on_another_device_to_the_same_bytes(
     assert made.steps[0].resumed_at == 4
     assert made.steps[0].device == ("CPU" if first == "GPU" else "cuda:0 (pretended cuda:0)")
     assert run_plan(plan, whole).artifact == made.artifact
+
+
+@pytest.mark.parametrize("step", [NEURONS, GPTQ], ids=["neurons", "GPTQ"])
+def test_layers_that_were_finished_on_a_gpu_are_taken_from_there(
+    step: dict[str, Any], large: CompressResult, store: Store, data_file: Path, tmp_path: Path
+) -> None:
+    plan, other = lean_plan(large, data_file, [step]), copied(store, tmp_path / "other")
+    with pretended(), pytest.raises(_PowerCutError):
+        Job(plan, store, cut_at("layer 2/4")).run()
+    reset_session()
+    shutil.copytree(store.root, tmp_path / "third")
+    with pretended():
+        again = run_plan(plan, Store(tmp_path / "third"))
+    made = run_plan(plan, store)
+    assert made.steps[0].resumed_at == again.steps[0].resumed_at == 2
+    assert made.artifact == again.artifact == run_plan(plan, other).artifact
 
 
 def test_what_was_made_is_found_again_whatever_device_made_it(
