@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.compression, pytest.mark.timeout(590)]
 
 TRAINING = {"epochs": "1", "learningRate": "0.01", "maxExamples": 32, "checkpointSteps": 2, "batchSize": 8}
 HEAL = {"type": "Heal", **TRAINING}
+INSIDE = {"type": "Distill", "objectives": ["Logits", "Hidden", "Attention"]}
 LORA = {**HEAL, "method": "LoRA", "loraRank": 2}
 WANDA = {"type": "Prune", "method": "Wanda", "ratio": "0.5", "samples": 8}
 NEURONS = {"type": "Prune", "method": "Neurons", "ratio": "0.5", "samples": 8}
@@ -26,6 +27,8 @@ GPTQ = {"type": "Quantize", "scheme": "W4A16", "algorithm": "GPTQ", "samples": 8
 DECODER: dict[str, list[dict[str, Any]]] = {
     "distill": [{"type": "Distill", **TRAINING}],
     "distill, stopped early": [{"type": "Distill", **TRAINING, "earlyStopping": {"patience": 1}}],
+    "distill, inside": [{**INSIDE, **TRAINING}],
+    "weights in 8 bits, and the table": [{"type": "Quantize", "scheme": "W8A16", "embeddings": "Int8"}],
     "depth, heal": [{"type": "Prune", "keepLayers": 3, "samples": 8}, HEAL],
     "heal by LoRA": [{"type": "Prune", "method": "Magnitude", "structure": "2:4"}, LORA],
     "heal, aware of W4A16": [{**HEAL, "quantizationAware": "W4A16"}, {"type": "Quantize", "scheme": "W4A16"}],
@@ -96,9 +99,14 @@ def test_a_gpt2_whose_layers_are_turned_is_trained_and_cut(
     )
 
 
-@pytest.mark.parametrize("live", [False, True], ids=["logits kept", "teacher asked each time"])
+@pytest.mark.parametrize(
+    ("live", "more"),
+    [(False, {}), (True, {}), (True, INSIDE)],
+    ids=["logits kept", "teacher asked each time", "and of what lies inside"],
+)
 def test_of_two_gpus_the_teacher_has_the_last(
     live: bool,
+    more: dict[str, Any],
     kept: tuple[Store, CompressResult],
     tmp_path: Path,
     data_file: Path,
@@ -106,6 +114,6 @@ def test_of_two_gpus_the_teacher_has_the_last(
 ) -> None:
     if live:
         monkeypatch.setattr(teachers, "KEPT_BYTES", 0)
-    plan = lean_plan(kept[1], data_file, [{"type": "Distill", **TRAINING}])
+    plan = lean_plan(kept[1], data_file, [{"type": "Distill", **TRAINING, **more}])
     made = both(plan, copied(kept[0], tmp_path / "one"), copied(kept[0], tmp_path / "other"), 2)
     assert made.steps[0].device == "cuda:0 (pretended cuda:0), cuda:1 (pretended cuda:1)"
