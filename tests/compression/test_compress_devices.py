@@ -51,6 +51,9 @@ DECODER: dict[str, list[dict[str, Any]]] = {
     "AWQ": [{"type": "Quantize", "scheme": "W4A16", "algorithm": "AWQ", "samples": 4}],
 }  # fmt: skip
 
+QUICK = ("distill", "heal by LoRA", "neurons", "Wanda", "GPTQ", "weights in 8 bits, and the table")
+"""One of each kind of work; the others belong to the long tests."""
+
 
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]) -> Path:
@@ -66,7 +69,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory, grouped: Path) -> tuple[Store
     return store, run_plan(plan_of(source={"uri": f"file:{grouped}"}), store)
 
 
-@pytest.mark.parametrize("name", DECODER)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in DECODER]
+)
 def test_a_step_on_a_gpu_makes_the_same_bytes(
     name: str, kept: tuple[Store, CompressResult], tmp_path: Path, data_file: Path
 ) -> None:

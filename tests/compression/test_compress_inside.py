@@ -76,7 +76,9 @@ def test_hidden_states_come_closer_than_answers_alone_bring_them(
     assert inside.steps[1].figures["validationLoss"] < cut.steps[0].figures["validationLoss"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name if name == "Phi3" else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
+)
 def test_every_family_is_heard_and_learns(
     store: Store, family: str, texts: list[tuple[str, str]], data_file: Path, tmp_path: Path
 ) -> None:

@@ -40,7 +40,9 @@ def large(store: Store, model_folder: Path, data_file: Path) -> CompressResult:
     )
 
 
-@pytest.mark.parametrize("how", STEPS)
+@pytest.mark.parametrize(
+    "how", [name if name == "GPTQ" else pytest.param(name, marks=pytest.mark.long) for name in STEPS]
+)
 def test_the_table_is_on_the_grid_and_all_else_is_as_without_it(
     store: Store, large: CompressResult, data_file: Path, how: str
 ) -> None:
