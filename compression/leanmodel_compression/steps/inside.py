@@ -7,7 +7,6 @@ turned into them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -19,9 +18,7 @@ from ..shapes import ModelShape
 from . import training
 from .mapped import attention_pairs, hidden_pairs, relation_heads
 from .protocol import Place, Task
-from .relations import Vectors, hidden_loss, relation_bytes, relation_loss
-
-PARTS = ("queries", "keys")
+from .relations import Heard, hidden_loss, relation_bytes, relation_loss
 
 
 def looks(task: Task) -> bool:
@@ -115,45 +112,27 @@ def causal(rows: Sequence[Row], part: Sequence[int], states: Any) -> tuple[Any, 
     return before[None].expand(len(part), -1, -1), real * answers / lengths
 
 
-class DecoderRecorder:
-    """Keeps queries, keys and values of some layers of a model's last forward pass.
-
-    A layer is the n-th call of its module, so that layers that share one are no other case.
-    """
+class DecoderRecorder(Heard):
+    """What a decoder's projections give: three modules, or one whose output is queries, keys and values side by side."""
 
     def __init__(self, model: Any, shape: ModelShape, layers: Collection[int]) -> None:
         """Listen to the model from now on."""
-        self._layers, self._calls = frozenset(layers), Counter[str]()
-        self._found: dict[tuple[int, int], Any] = {}
+        super().__init__(layers)
         heads = {"queries": shape.heads * shape.head_dim, "keys": shape.kv_heads * shape.head_dim}
-        named, first, heard = dict(model.named_modules()), 0, set[int]()
+        named, first, listened = dict(model.named_modules()), 0, set[int]()
         for projection in shape.decoder.projections:
-            if not set(PARTS) & set(projection.writes):
+            if not heads.keys() & set(projection.writes):
                 continue
             widths = [heads[part] for part in projection.writes]
             for index in range(shape.layers):
                 module = named[f"{shape.decoder.layer(index)}.{projection.name}"]
-                if id(module) not in heard:
-                    heard.add(id(module))
-                    module.register_forward_hook(self._hook(projection.name, first, widths))
+                if id(module) not in listened:
+                    listened.add(id(module))
+                    module.register_forward_hook(self._hook(first, widths))
             first += len(widths)
 
-    def _hook(self, name: str, first: int, widths: Sequence[int]) -> Any:
-        def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            layer = self._calls[name]
-            self._calls[name] += 1
-            if layer in self._layers:
-                for at, part in enumerate(output.split(widths, dim=-1)):
-                    self._found[layer, first + at] = part
+    def _hook(self, first: int, widths: Sequence[int]) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            self.keep(first, lambda: output.split(widths, dim=-1))
 
-        return keep
-
-    def take(self) -> dict[int, Vectors]:
-        """Return what the pass left, by layer, and wait for the next one; each (rows, tokens, width)."""
-        found = {
-            layer: (self._found[layer, 0], self._found[layer, 1], self._found[layer, 2])
-            for layer in self._layers
-        }
-        self._calls.clear()
-        self._found.clear()
-        return found
+        return hook

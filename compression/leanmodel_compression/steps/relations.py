@@ -9,7 +9,7 @@ et al. 2021, *MiniLMv2*, arXiv 2012.15828. Neither widths nor heads of the two m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ..memory import FLOAT
@@ -23,31 +23,29 @@ HIDDEN_SCORE = -1e4
 Vectors = tuple[Any, Any, Any]
 
 
-class Recorder:
-    """Keeps queries, keys and values of some layers of a model's last forward pass.
+class Heard:
+    """Queries, keys and values of some layers of a model's last forward pass.
 
-    A layer is the n-th call of its module, so that ALBERT, which calls one module for all layers, is no other case.
+    A layer is the n-th call of its module, so that layers which share one (ALBERT's, all of them) are no other case.
     """
 
-    def __init__(self, model: Any, layers: Collection[int]) -> None:
-        """Listen to the model from now on."""
+    def __init__(self, layers: Collection[int]) -> None:
+        """Wait for the first pass."""
         self._layers, self._calls = frozenset(layers), Counter[int]()
         self._found: dict[tuple[int, int], Any] = {}
-        for name, module in model.named_modules():
-            kind = KINDS.get(name.rpartition(".")[2])
-            if kind is not None:
-                module.register_forward_hook(self._hook(kind))
 
-    def _hook(self, kind: int) -> Any:
-        def keep(module: Any, _inputs: Any, output: Any) -> None:
-            layer = self._calls[kind]
-            self._calls[kind] += 1
-            if layer in self._layers:
-                # SqueezeBERT's layers are convolutions: (texts, width, tokens).
-                turned = output.transpose(1, 2) if type(module).__name__ == "Conv1d" else output
-                self._found[layer, kind] = turned
+    def keep(self, first: int, parts: Callable[[], Sequence[Any]]) -> None:
+        """Keep what a module of the next layer gave.
 
-        return keep
+        Args:
+            first: what its output begins with: 0 for queries, 1 for keys, 2 for values.
+            parts: makes them of the output, in that order; asked where the layer is one of those that are kept.
+        """
+        layer = self._calls[first]
+        self._calls[first] += 1
+        if layer in self._layers:
+            for at, part in enumerate(parts()):
+                self._found[layer, first + at] = part
 
     def take(self) -> dict[int, Vectors]:
         """Return what the pass left, by layer, and wait for the next one; each (texts, tokens, width)."""
@@ -58,6 +56,26 @@ class Recorder:
         self._calls.clear()
         self._found.clear()
         return found
+
+
+class Recorder(Heard):
+    """What an encoder's modules give: one module for queries, one for keys and one for values."""
+
+    def __init__(self, model: Any, layers: Collection[int]) -> None:
+        """Listen to the model from now on."""
+        super().__init__(layers)
+        for name, module in model.named_modules():
+            kind = KINDS.get(name.rpartition(".")[2])
+            if kind is not None:
+                module.register_forward_hook(self._hook(kind))
+
+    def _hook(self, kind: int) -> Any:
+        def hook(module: Any, _inputs: Any, output: Any) -> None:
+            # SqueezeBERT's layers are convolutions: (texts, width, tokens).
+            turned = type(module).__name__ == "Conv1d"
+            self.keep(kind, lambda: [output.transpose(1, 2) if turned else output])
+
+        return hook
 
 
 def even(mask: Any) -> Any:
